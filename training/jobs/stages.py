@@ -1,0 +1,135 @@
+"""A run of ordered stages that resumes at the one that failed.
+
+A run is a folder; a finished stage is a folder in it. A stage works in `NAME.partial`, which is flushed to
+disk and renamed to `NAME` when the work is done, so that a kill at any moment leaves either a whole result or
+none, and what is done can be read off the folder itself.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from serving.errors import ConfigError
+
+RUN_FILE = "run.json"
+FINISHED_FILE = "finished.json"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step: `work(partial)` writes its whole result into the folder `partial`."""
+
+    name: str
+    work: Callable[[Path], None]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training run's folder and what identifies it."""
+
+    path: Path
+    settings_sha256: str
+
+    def output(self, stage: str) -> Path:
+        """Folder of a finished stage's result."""
+        return self.path / stage
+
+    def has_finished(self, stage: str) -> bool:
+        """Whether the stage's result is in place."""
+        return self.output(stage).is_dir()
+
+    def finish(self, outcome: dict[str, object]) -> None:
+        """Records the outcome; a finished run is never resumed."""
+        write_json(self.path / FINISHED_FILE, outcome)
+
+
+def open_run(root: Path, app: str, settings: dict[str, object], resume: bool) -> Run:
+    """Starts a new run, or takes up the newest unfinished one when `resume` is asked for.
+
+    Raises:
+        ConfigError: there is nothing to resume, or the settings have changed since the run began.
+    """
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    folder = root / app
+    if not resume:
+        path = folder / datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+        path.mkdir(parents=True)
+        write_json(path / RUN_FILE, {"app": app, "settings_sha256": digest, "settings": settings})
+        return Run(path, digest)
+    unfinished = [p for p in _runs(folder) if not (p / FINISHED_FILE).exists()]
+    if not unfinished:
+        raise ConfigError(f"no unfinished {app} run in {folder}: start one without --resume")
+    recorded = json.loads((unfinished[-1] / RUN_FILE).read_text())
+    if recorded["settings_sha256"] != digest:
+        changed = sorted(_changed_keys(recorded["settings"], settings))
+        raise ConfigError(f"run {unfinished[-1].name} began with other settings; start a new run", changed)
+    return Run(unfinished[-1], digest)
+
+
+def execute(run: Run, stages: Sequence[Stage], report: Callable[[str], None]) -> None:
+    """Runs the stages that are not done yet, in order; what a stage raises stops the run there."""
+    for index, stage in enumerate(stages, start=1):
+        label = f"[{index}/{len(stages)}] {stage.name}"
+        if run.has_finished(stage.name):
+            report(f"{label}: done before")
+            continue
+        partial = run.path / f"{stage.name}.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        started = time.monotonic()
+        report(f"{label} ...")
+        stage.work(partial)
+        flush_tree(partial)
+        partial.rename(run.output(stage.name))
+        flush_directory(run.path)
+        report(f"{label}: {time.monotonic() - started:.1f} s")
+
+
+def write_json(path: Path, document: object) -> None:
+    """Writes beside, flushes and renames, so that a reader sees the old file or the new one."""
+    beside = path.with_name(path.name + ".partial")
+    with beside.open("w", encoding="utf-8") as file:
+        json.dump(document, file, indent=2, sort_keys=True)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.rename(path)
+    flush_directory(path.parent)
+
+
+def flush_tree(folder: Path) -> None:
+    """Forces every file and folder below `folder` to disk."""
+    for directory, _, files in os.walk(folder):
+        for name in files:
+            with open(os.path.join(directory, name), "rb") as file:
+                os.fsync(file.fileno())
+        flush_directory(Path(directory))
+
+
+def flush_directory(folder: Path) -> None:
+    """Forces a folder's entries to disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _runs(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.glob("*") if (p / RUN_FILE).exists()) if folder.is_dir() else []
+
+
+def _changed_keys(old: dict[str, object], new: dict[str, object], prefix: str = "") -> set[str]:
+    changed: set[str] = set()
+    for key in old.keys() | new.keys():
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            changed |= _changed_keys(before, after, f"{prefix}{key}.")
+        elif before != after:
+            changed.add(f"{prefix}{key}: {before!r} is now {after!r}")
+    return changed
