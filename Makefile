@@ -18,7 +18,7 @@ $(STAMP): locks/dev.txt pyproject.toml
 	touch $@
 
 demo: install
-	$(BIN)/python -m training.demo $(if $(ONCE),--once)
+	$(BIN)/python tools/demo.py $(if $(ONCE),--once)
 
 test: install
 	$(BIN)/python -m pytest $(ARGS)

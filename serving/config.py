@@ -115,6 +115,11 @@ class SieveConfig(Section):
         return self.root / "bundles"
 
     @property
+    def twins(self) -> Path:
+        """Folder of the candidates that accepted bundles were judged by: APP/VERSION."""
+        return self.root / "twins"
+
+    @property
     def runs(self) -> Path:
         """Folder of training runs, finished or to be resumed."""
         return self.root / "runs"

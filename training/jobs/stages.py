@@ -7,7 +7,6 @@ none, and what is done can be read off the folder itself.
 
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from serving.durable import flush, flush_tree, write_json
 from serving.errors import ConfigError
 
 RUN_FILE = "run.json"
@@ -72,10 +72,13 @@ def open_run(root: Path, app: str, settings: dict[str, object], resume: bool) ->
     return Run(unfinished[-1], digest)
 
 
-def execute(run: Run, stages: Sequence[Stage], report: Callable[[str], None]) -> None:
-    """Runs the stages that are not done yet, in order; what a stage raises stops the run there."""
-    for index, stage in enumerate(stages, start=1):
-        label = f"[{index}/{len(stages)}] {stage.name}"
+def execute(run: Run, stages: Sequence[Stage], report: Callable[[str], None], first: int = 1) -> None:
+    """Runs the stages that are not done yet, in order; what a stage raises stops the run there.
+
+    `first` is the number that the first of them is reported with.
+    """
+    for number, stage in enumerate(stages, start=first):
+        label = f"[{number}] {stage.name}"
         if run.has_finished(stage.name):
             report(f"{label}: done before")
             continue
@@ -87,37 +90,8 @@ def execute(run: Run, stages: Sequence[Stage], report: Callable[[str], None]) ->
         stage.work(partial)
         flush_tree(partial)
         partial.rename(run.output(stage.name))
-        flush_directory(run.path)
+        flush(run.path)
         report(f"{label}: {time.monotonic() - started:.1f} s")
-
-
-def write_json(path: Path, document: object) -> None:
-    """Writes beside, flushes and renames, so that a reader sees the old file or the new one."""
-    beside = path.with_name(path.name + ".partial")
-    with beside.open("w", encoding="utf-8") as file:
-        json.dump(document, file, indent=2, sort_keys=True)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.rename(path)
-    flush_directory(path.parent)
-
-
-def flush_tree(folder: Path) -> None:
-    """Forces every file and folder below `folder` to disk."""
-    for directory, _, files in os.walk(folder):
-        for name in files:
-            with open(os.path.join(directory, name), "rb") as file:
-                os.fsync(file.fileno())
-        flush_directory(Path(directory))
-
-
-def flush_directory(folder: Path) -> None:
-    """Forces a folder's entries to disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _runs(folder: Path) -> list[Path]:

@@ -1,0 +1,1 @@
+"""Transports: they translate requests, answers and errors, and decide nothing."""

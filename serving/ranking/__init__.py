@@ -1,0 +1,1 @@
+"""Scorers: ONNX models over features put together in the manifest's order."""

@@ -1,0 +1,1 @@
+"""Sources of candidates, the indexes behind them, and their merge."""

@@ -1,0 +1,1 @@
+"""Rules that drop or reorder candidates and account for what they drop."""

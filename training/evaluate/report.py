@@ -1,0 +1,68 @@
+"""Reports: rows of measured numbers as a table for people and as JSON for everything else."""
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measured number: its unit, the target where there is one, and how it was measured."""
+
+    name: str
+    value: float
+    unit: str = ""
+    target: str | None = None
+    met: bool | None = None
+    """None where there is no target; a value that is NaN never meets one."""
+    how: str = ""
+
+    def __post_init__(self) -> None:
+        if self.met and math.isnan(self.value):
+            object.__setattr__(self, "met", False)
+
+
+def at_least(name: str, value: float, target: float, unit: str = "", how: str = "") -> Row:
+    """A row whose value should be `target` or more."""
+    return Row(name, value, unit, f"≥ {target:g}", value >= target, how)
+
+
+def at_most(name: str, value: float, target: float, unit: str = "", how: str = "") -> Row:
+    """A row whose value should be `target` or less."""
+    return Row(name, value, unit, f"≤ {target:g}", value <= target, how)
+
+
+def report_table(title: str, rows: Sequence[Row]) -> Table:
+    """The rows as a table for the terminal."""
+    table = Table("name", "value", "unit", "target", "met", "how", title=title)
+    marks = {None: "", True: "[green]yes[/green]", False: "[red]no[/red]"}
+    for row in rows:
+        table.add_row(
+            escape(row.name), f"{row.value:,.4g}", row.unit, row.target or "", marks[row.met], escape(row.how)
+        )
+    return table
+
+
+def write_report(name: str, rows: Sequence[Row], folder: Path = Path("build/reports")) -> Path:
+    """Writes `folder`/NAME.json, a list of rows, whole or not at all; NaN and infinities become null."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
+    partial = path.with_suffix(".json.partial")
+    with partial.open("w", encoding="utf-8") as file:
+        json.dump([_document(row) for row in rows], file, indent=1, ensure_ascii=False, allow_nan=False)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+    return path
+
+
+def _document(row: Row) -> dict[str, Any]:
+    return asdict(row) | {"value": row.value if math.isfinite(row.value) else None}

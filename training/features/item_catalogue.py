@@ -1,0 +1,83 @@
+"""Builds the serving item table: the current catalogue with the features of the newest readable snapshot."""
+
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pyarrow.parquet as pq
+
+from serving.config import SieveConfig
+from serving.features.item_table import ItemTable, ItemTablePointer, write_item_table
+from serving.features.spec import DAY_US, FeatureSet
+from training.features.attributes import maturity_years, read_items
+from training.features.point_in_time import packed_values
+from training.features.snapshot_rows import ITEM_FIELD, ITEM_KEY
+from training.features.snapshots import ITEM_STATS, day_date, snapshot_days, snapshot_path
+
+
+def build_item_table(
+    connection: duckdb.DuckDBPyConnection, root: Path, features: FeatureSet, at_us: int, ttl_us: int
+) -> ItemTable:
+    """Every item known before `at_us`, ordered by id, with features as a reader at `at_us` finds them.
+
+    `root` holds the snapshots; `at_us` has the reader's lag already taken off. Items without a row in any
+    snapshot of the last `ttl_us` have NaN features. The watermark is the stamp of the newest snapshot used, 0
+    where there is none.
+    """
+    codes: dict[str, int] = {}
+    versions = read_items(connection, codes, features.vocabulary)
+    newest: dict[int, int] = {}
+    for row in np.flatnonzero(versions.since_us < at_us).tolist():
+        newest[int(versions.entity[row])] = row
+    ids = sorted(item for item, code in codes.items() if code in newest)
+    rows = np.array([newest[codes[item]] for item in ids], np.int64)
+    columns = {name: values[rows] for name, values in versions.columns.items()}
+    values, watermark_us = _features(root / ITEM_STATS, features, ids, at_us, ttl_us)
+    return ItemTable(
+        ids=np.array([item.encode() for item in ids], dtype="S") if ids else np.empty(0, "S1"),
+        features=values,
+        feature_names=tuple(feature.name for feature in features.item),
+        maturity=maturity_years(columns["maturity"].astype(np.float64)),
+        licence_start_us=columns["licence_start_us"].astype(np.int64),
+        licence_end_us=columns["licence_end_us"].astype(np.int64),
+        country_mask=columns["country_mask"].astype(np.uint64),
+        available_at_us=columns["available_us"].astype(np.int64),
+        genre_mask=columns["genre_mask"].astype(np.uint64),
+        cast=columns["cast"].astype(np.int32),
+        year=np.nan_to_num(columns["year"].astype(np.float64)).astype(np.int16),
+        watermark_us=watermark_us,
+    )
+
+
+def publish_item_table(config: SieveConfig, table: ItemTable, made_us: int) -> Path:
+    """Writes the table under `config.item_tables` and puts it in force; the one before it is kept, older ones go."""
+    root = config.item_tables
+    name = f"{day_date(table.watermark_us // DAY_US):%Y%m%d}-{made_us}"
+    directory = root / name
+    previous = ItemTablePointer.current(root)
+    if not directory.exists():
+        write_item_table(directory, table)
+    ItemTablePointer.publish(root, directory)
+    _remove_others(root, {directory, previous})
+    return directory
+
+
+def _features(directory: Path, features: FeatureSet, ids: list[str], at_us: int, ttl_us: int) -> tuple[np.ndarray, int]:
+    width = len(features.item)
+    out = np.full((len(ids), width), np.nan, np.float32)
+    days = [day for day in snapshot_days(directory) if at_us - ttl_us < day * DAY_US <= at_us]
+    row_of = {item: row for row, item in enumerate(ids)}
+    for day in days:  # a newer snapshot's rows replace an older one's
+        table = pq.read_table(snapshot_path(directory, day), columns=[ITEM_KEY, ITEM_FIELD])
+        stored = packed_values(table[ITEM_FIELD], width, f"{ITEM_STATS} of {day_date(day)}")
+        rows = np.array([row_of.get(item, -1) for item in table[ITEM_KEY].to_pylist()], np.int64)
+        out[rows[rows >= 0]] = stored[rows >= 0]
+    return out, days[-1] * DAY_US if days else 0
+
+
+def _remove_others(root: Path, kept: set[Path | None]) -> None:
+    import shutil
+
+    for path in root.iterdir():
+        if path.is_dir() and path not in kept:
+            shutil.rmtree(path)
