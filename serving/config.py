@@ -42,7 +42,7 @@ class FeatureSettings(Section):
         3600, ge=0, le=86_400, description="a snapshot is readable this long after its midnight"
     )
     snapshot_every_days: int = Field(1, ge=1, le=365, description="days between snapshots, counted from 1970-01-01")
-    snapshot_ttl_days: int = Field(3, ge=1, le=365, description="an older snapshot row counts as missing")
+    snapshot_ttl_days: int = Field(3, ge=1, le=36_500, description="an older snapshot row counts as missing")
     history_lag_s: float = Field(5.0, ge=0, le=86_400, description="from an event's ingestion to the user's history")
     history_length: int = Field(100, ge=1, le=1000, description="items kept in the user's history row")
 

@@ -70,11 +70,11 @@ class LambdaMartSettings(Section):
     """Gradient boosted trees with a LambdaMART objective."""
 
     model: Literal["lambdamart"] = "lambdamart"
-    trees: int = Field(150, ge=1)
-    depth: int = Field(6, ge=1, le=16)
-    learning_rate: float = Field(0.1, gt=0)
-    min_child_weight: float = Field(5.0, ge=0)
-    column_share: float = Field(0.7, gt=0, le=1)
+    trees: int = Field(200, ge=1)
+    depth: int = Field(5, ge=1, le=16)
+    learning_rate: float = Field(0.05, gt=0)
+    min_child_weight: float = Field(50.0, ge=0)
+    column_share: float = Field(0.5, gt=0, le=1)
     row_share: float = Field(0.8, gt=0, le=1)
 
 
@@ -96,7 +96,7 @@ class RankerData(Section):
     """The rows that the ranker learns from."""
 
     max_rows: int = Field(600_000, ge=1000)
-    sampled_negatives: int = Field(10, ge=0, description="retrieved but unshown candidates added to each request")
+    sampled_negatives: int = Field(40, ge=0, description="retrieved but unshown candidates added to each request")
 
 
 class EvaluationSettings(Section):

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from serving.durable import flush, write_bytes
 from serving.errors import BundleError
 
 ADULT = 18
@@ -158,9 +159,9 @@ def write_item_table(directory: Path, table: ItemTable) -> None:
                          "sha256": _sha256(path)}  # fmt: skip
     manifest = {"format": 1, "watermark_us": table.watermark_us, "feature_names": list(table.feature_names),
                 "arrays": entries}  # fmt: skip
-    _write_durably(draft / _MANIFEST, json.dumps(manifest, indent=1).encode())
+    write_bytes(draft / _MANIFEST, json.dumps(manifest, indent=1).encode())
     os.rename(draft, directory)
-    _sync_folder(directory.parent)
+    flush(directory.parent)
 
 
 def verify_item_table(directory: Path) -> list[str]:
@@ -199,10 +200,7 @@ class ItemTablePointer:
         if directory.resolve().parent != root.resolve():
             raise BundleError(f"item table {directory} is not under {root}")
         ItemTable.load(directory)
-        draft = root / f".{cls.FILE}.{os.getpid()}"
-        _write_durably(draft, directory.name.encode())
-        os.replace(draft, root / cls.FILE)
-        _sync_folder(root)
+        write_bytes(root / cls.FILE, directory.name.encode())
 
 
 def _columns() -> list[str]:
@@ -259,18 +257,3 @@ def _map(directory: Path, name: str, entry: dict[str, Any], problems: list[str])
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _write_durably(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -46,7 +46,8 @@ def make_world(size: WorldSize) -> duckdb.DuckDBPyConnection:
                [format('p{{}}', (random() * {size.items})::INT) for k in range(4)] AS "cast",
                1950 + (random() * 76)::INT AS year,
                ([0, 6, 12, 16, 18])[1 + (random() * 4)::INT] AS maturity,
-               (4000 + random() * 6000)::INT AS duration_s, 'own' AS provider, NULL::VARCHAR AS franchise, 'en' AS language,
+               (4000 + random() * 6000)::INT AS duration_s, 'own' AS provider, NULL::VARCHAR AS franchise,
+               'en' AS language,
                NULL::VARCHAR[] AS countries, NULL::TIMESTAMPTZ AS licence_start,
                CASE WHEN random() < 0.3
                     THEN make_timestamptz(({START_US} + (random() * 300 * 86400e6)::BIGINT)::BIGINT) END AS licence_end,

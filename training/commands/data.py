@@ -26,15 +26,23 @@ def simulate(
     items: Annotated[int, typer.Option(help="films of the world")] = 2_000,
     days: Annotated[int, typer.Option(help="days of history")] = 120,
     seed: Annotated[int, typer.Option(help="the same seed makes the same world")] = 7,
-    start: Annotated[str, typer.Option(help="first day (UTC)")] = "2026-01-01",
+    start: Annotated[
+        str | None, typer.Option(help="first day (UTC); without it the history ends today, so that it can be served")
+    ] = None,
+    sessions_per_day: Annotated[float, typer.Option(help="mean visits of a user")] = 0.3,
 ) -> None:
     """Simulates StreamFlix, a film service, into an empty lake."""
+    from datetime import UTC, datetime, timedelta
+
     from rich.progress import Progress
 
     from training.simulate.batch import simulate as simulate_batch
     from training.simulate.world import WorldSettings
 
-    settings = WorldSettings(users=users, items=items, days=days, start=start, seed=seed)
+    first = start or str(datetime.now(UTC).date() - timedelta(days=days))
+    settings = WorldSettings(
+        users=users, items=items, days=days, start=first, seed=seed, sessions_per_day=sessions_per_day
+    )
     with Progress(transient=True) as bar:
         task = bar.add_task("simulating", total=days)
         report = simulate_batch(

@@ -5,6 +5,7 @@ reader's time L it counts when `max(event_time, ingested_at) < L - history_lag`,
 the last interactions, one per item, oldest first; `seen` is every item ever played, completed or rated.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from serving.durable import flush
 from serving.features.online import USER_KEY
 from training.features.statistics import COMPLETION_SHARE, LONG_PLAY_S
 
@@ -142,9 +144,11 @@ def write_history(log: InteractionLog, directory: Path, at_us: int, lag_us: int,
         for name, value in zip(columns, row, strict=True):
             columns[name].append(value)
     path = directory / "current.parquet"
-    draft = path.with_suffix(".draft")
+    draft = directory / f".{path.name}.{os.getpid()}"
     pq.write_table(_history_table(columns, at_us), draft, compression="zstd")
+    flush(draft)
     draft.replace(path)
+    flush(directory)
     return path
 
 

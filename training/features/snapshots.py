@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from serving.config import FeatureSettings
+from serving.durable import flush
 from serving.features.spec import DAY_US, FeatureSet
 from training.features.daily import create_sources, read_daily
 from training.features.snapshot_rows import ItemSnapshots, Snapshots, UserSnapshots
@@ -217,8 +218,7 @@ class _SnapshotWriter:
     def publish(self) -> None:
         assert self._writer is not None
         self._writer.close()
-        with self._draft.open("rb") as file:
-            os.fsync(file.fileno())
+        flush(self._draft)
         os.replace(self._draft, self._path)
 
     def discard(self) -> None:

@@ -2,8 +2,8 @@
 
 What is evaluated is what will serve: the candidate is exported to ONNX and sealed as a bundle before it is judged,
 and every request of the holdout goes through serving's own pipeline. So the order is: snapshot, validate, features,
-split, retrieval up to T1, ranker rows T1 to T2, ranker, retrieval up to T2, candidate bundle (with parity), evaluate,
-gate, then the bundle that ships (retrieval refitted on all data, the same ranker), publish, register.
+split, two-towers, retrieval up to T1, ranker rows T1 to T2, ranker, retrieval up to T2, candidate bundle (with
+parity), evaluate, gate, then the bundle that ships (retrieval refitted on all data, the same ranker), publish, register.
 
 The candidate stopped at T2 is kept as the shipped bundle's twin: later candidates are compared with it, because the
 shipped one has seen the weeks that they are judged on.
@@ -49,17 +49,21 @@ from training.jobs.ranker_rows import (
     positive_requests,
     sample_requests,
 )
-from training.jobs.retrieval import Fit, fit_retrieval, open_retrieval
+from training.jobs.retrieval import Fit, fit_retrieval, open_retrieval, write_tower_data
 from training.jobs.stages import Run, Stage, execute
+from training.jobs.two_tower import fit_two_towers
 from training.models.interactions import Interactions
 from training.models.lambdamart import LambdaMart, fit_lambdamart
 from training.models.neural_ranker import NeuralRanker
 from training.models.ranker import Ranker, RankerRows
+from training.models.tower_data import TowerData
+from training.models.two_tower import TwoTower
 from training.registry import GATE_FAILED, GATE_PASSED, GATE_TAG, Registry
 
 Report = Callable[[str], None]
 MODEL = "model"
 CUTS = "cuts.json"
+CUT_NAMES = {FIT: "t1", RANK: "t2", HOLDOUT: "t3"}
 
 
 class GateFailed(SieveError):
@@ -86,6 +90,8 @@ class RecommendTraining:
             Stage("snapshot", self._snapshot),
             Stage("features", self._features),
             Stage("split", self._split),
+            Stage("tower_data", self._tower_data),
+            Stage("two_towers", self._two_towers),
             Stage("retrieval_t1", lambda partial: self._retrieval(partial, FIT)),
             Stage("ranker_rows", self._ranker_rows),
             Stage("ranker", self._ranker),
@@ -194,14 +200,28 @@ class RecommendTraining:
         counts = {name: int((segments.segment == code).sum()) for code, name in names.items()}
         self.report(", ".join(f"{count:,} {name}" for name, count in counts.items()))
 
+    def _tower_data(self, partial: Path) -> None:
+        for last, name in CUT_NAMES.items():
+            write_tower_data(self._fit(last), partial / name)
+
+    def _two_towers(self, partial: Path) -> None:
+        """One job for the models of all three cuts: starting workers costs more than a small training."""
+        data, work = self.run.output("tower_data"), self.run.path / "work_two_towers"
+        settings, seed, workers = self.training.two_tower, self.training.seed, self.training.workers
+        models = fit_two_towers(data, list(CUT_NAMES.values()), settings, seed, work, workers, self.report)
+        for name, model in models.items():
+            model.save(partial / name)
+
     def _retrieval(self, partial: Path, last: int) -> None:
-        """Fits on the windows up to `last`: what was known before its end, or each user's own part."""
-        name = {FIT: "t1", RANK: "t2", HOLDOUT: "t3"}[last]
-        now_us = self.cuts_us.get(name, self.cuts_us["t3"])
-        work = self.run.path / f"work_{name}"
-        work.mkdir(exist_ok=True)
-        fit = Fit(
-            work=work,
+        name = CUT_NAMES[last]
+        model = TwoTower.load(self.run.output("two_towers") / name)
+        data = TowerData.open(self.run.output("tower_data") / name)
+        fit_retrieval(self._fit(last), model, data, partial)
+
+    def _fit(self, last: int) -> Fit:
+        """A fit on the windows up to `last`: on what was known before its end, or on each user's own part."""
+        now_us = self.cuts_us.get(CUT_NAMES[last], self.cuts_us["t3"])
+        return Fit(
             entities=self.entities,
             interactions=self._known(last, now_us),
             now_us=now_us,
@@ -210,7 +230,6 @@ class RecommendTraining:
             training=self.training,
             report=self.report,
         )
-        fit_retrieval(fit, partial)
 
     def _known(self, last: int, now_us: int) -> Interactions:
         if "t2" in self.cuts_us:

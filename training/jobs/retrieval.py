@@ -30,15 +30,12 @@ from training.export.parity import check_parity
 from training.export.towers import export_item_tower, export_user_tower
 from training.features.replay import Replay
 from training.jobs.entities import Entities
-from training.jobs.two_tower import fit_two_tower
 from training.models.interactions import DAY_US, Interactions
 from training.models.item_to_item import fit_item_to_item
 from training.models.popular import fit_popular
 from training.models.tower_data import POOLED_HISTORY, TowerData, tower_data
 from training.models.two_tower import TwoTower
 
-TOWER_DATA = "tower_data"
-CHECKPOINTS = "checkpoints"
 PARITY_ROWS = 256
 WEAK_RECALL = 0.9
 LIST_MATURITY = 0
@@ -47,9 +44,8 @@ LIST_MATURITY = 0
 
 @dataclass(frozen=True)
 class Fit:
-    """One fit of the retrieval models: where, on what, as of when."""
+    """One fit of the retrieval models: on what, as of when."""
 
-    work: Path
     entities: Entities
     interactions: Interactions
     now_us: int
@@ -59,21 +55,32 @@ class Fit:
     report: Callable[[str], None]
 
 
-def fit_retrieval(fit: Fit, target: Path) -> None:
-    """Fits popular, item-to-item and the two-tower, and writes them under `target`.
+def write_tower_data(fit: Fit, folder: Path) -> None:
+    """Writes what the two-tower of this fit learns from."""
+    chosen = _recent_positives(fit)
+    user, time_us = fit.interactions.user[chosen], fit.interactions.time_us[chosen]
+    fit.report(f"two-tower data: {len(chosen):,} positives")
+    data = tower_data(
+        fit.replay.user_rows(user, time_us),
+        fit.replay.history_rows(user, time_us, POOLED_HISTORY),
+        fit.interactions.item[chosen],
+        fit.interactions.grade[chosen],
+        fit.replay.filled_items(fit.replay.item_table(fit.now_us)),
+    )
+    data.save(folder)
 
-    `fit.work` keeps the two-tower's data and checkpoints, so that a killed fit goes on at its last epoch.
-    """
+
+def fit_retrieval(fit: Fit, two_tower: TwoTower, data: TowerData, target: Path) -> None:
+    """Fits popular and item-to-item, and writes them with the trained two-tower under `target`."""
     writer = BundleWriter(target)
     catalogue = fit.replay.item_table(fit.now_us)
     write_item_table(target / layout.CATALOGUE, catalogue)
     popular_rows = _write_popular(fit, writer)
     _write_lists(fit, catalogue, popular_rows, writer)
-    fit.report("item-to-item")
     rows, scores = fit_item_to_item(fit.interactions, fit.training.item_to_item, fit.now_us)
     writer.write_array(layout.NEIGHBOUR_ROWS, rows)
     writer.write_array(layout.NEIGHBOUR_SCORES, scores)
-    _write_two_tower(fit, catalogue, writer)
+    _write_two_tower(fit, two_tower, data, writer)
 
 
 def open_retrieval(directory: Path, config: SieveConfig, name: str) -> FilmModel:
@@ -135,37 +142,15 @@ def _licensed(catalogue: ItemTable, country: int) -> NDArray[np.bool_]:
     return (catalogue.country_mask >> np.uint64(country) & np.uint64(1)).astype(np.bool_)
 
 
-def _write_two_tower(fit: Fit, catalogue: ItemTable, writer: BundleWriter) -> None:
-    item_features = fit.replay.filled_items(catalogue)
-    folder = fit.work / TOWER_DATA
-    if not folder.is_dir():
-        _write_tower_data(fit, item_features, folder)
-    settings, seed, workers = fit.training.two_tower, fit.training.seed, fit.training.workers
-    model = fit_two_tower(folder, settings, seed, fit.work / CHECKPOINTS, workers, fit.report)
-    embeddings = model.embed_items(item_features)
+def _write_two_tower(fit: Fit, model: TwoTower, data: TowerData, writer: BundleWriter) -> None:
+    embeddings = model.embed_items(np.array(data.item_features))
     writer.write_array(layout.ITEM_EMBEDDINGS, embeddings)
     writer.write_array(layout.HISTORY_EMBEDDINGS, model.history_table())
-    _write_towers(model, TowerData.open(folder), FeatureManifest.of(fit.replay.features), writer)
+    _write_towers(model, data, FeatureManifest.of(fit.replay.features), writer)
     ann = build_ann(embeddings, writer.directory / layout.ANN)
     if ann is not None:
         weak = " (weak: below 0.9)" if min(ann.recall.values()) < WEAK_RECALL else ""
         fit.report(f"index recall {', '.join(f'@{n} {r:.3f}' for n, r in ann.recall.items())}{weak}")
-
-
-def _write_tower_data(fit: Fit, item_features: NDArray[np.float32], folder: Path) -> None:
-    chosen = _recent_positives(fit)
-    user, time_us = fit.interactions.user[chosen], fit.interactions.time_us[chosen]
-    fit.report(f"two-tower data: {len(chosen):,} positives")
-    data = tower_data(
-        fit.replay.user_rows(user, time_us),
-        fit.replay.history_rows(user, time_us, POOLED_HISTORY),
-        fit.interactions.item[chosen],
-        fit.interactions.grade[chosen],
-        item_features,
-    )
-    partial = folder.with_name(f"{folder.name}.partial")
-    data.save(partial)
-    partial.rename(folder)
 
 
 def _write_towers(model: TwoTower, data: TowerData, features: FeatureManifest, writer: BundleWriter) -> None:

@@ -14,7 +14,7 @@ from training.models.ranker import RankerRows, hold_out_groups, informative_grou
 
 FILE = "lambdamart.ubj"
 VALIDATION_SHARE = 0.1
-PATIENCE = 20
+PATIENCE = 50
 """Trees without a better validation NDCG@20 after which training stops."""
 BLOCK_ROWS = 50_000
 PREDICT_ROWS = 200_000
