@@ -54,7 +54,7 @@ def main() -> int:
         print("stopping")
     finally:
         if server.poll() is None:
-            server.send_signal(signal.SIGINT)
+            server.send_signal(signal.SIGTERM)
         server.wait(timeout=60)
     return 0
 

@@ -38,7 +38,8 @@ def serve_command(
 ) -> None:
     """Serves until Ctrl-C."""
     config = load_config(Path(context.obj))
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell may have started it with SIGINT ignored
+        signal.signal(number, _interrupt)
     try:
         with run_server(config, allow_unauthenticated) as url:
             typer.echo(f"serving on {url} (docs: {url}/docs), Ctrl-C stops")

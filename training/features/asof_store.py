@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
+import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -72,10 +72,23 @@ class AsofOfflineStore(DuckDBOfflineStore):
         end_date: datetime,
     ) -> RetrievalJob:
         """The newest row of each entity stamped from `start_date` to `end_date`, both included."""
-        assert isinstance(data_source, FileSource)
-        columns = [*join_key_columns, *feature_name_columns, timestamp_field]
-        columns += [created_timestamp_column] if created_timestamp_column else []
-        return _TableJob(lambda: _newest_rows(data_source.path, columns, len(join_key_columns), start_date, end_date))
+        columns = _columns(join_key_columns, feature_name_columns, timestamp_field, created_timestamp_column)
+        return _TableJob(lambda: _read_rows(data_source, columns, start_date, end_date, join_key_columns))
+
+    @staticmethod
+    def pull_all_from_table_or_query(
+        config: RepoConfig,
+        data_source: DataSource,
+        join_key_columns: list[str],
+        feature_name_columns: list[str],
+        timestamp_field: str,
+        created_timestamp_column: str | None = None,
+        start_date: datetime | None = None,
+        end_date: datetime | None = None,
+    ) -> RetrievalJob:
+        """Every row stamped from `start_date` to `end_date`, both included: what materialisation reads."""
+        columns = _columns(join_key_columns, feature_name_columns, timestamp_field, created_timestamp_column)
+        return _TableJob(lambda: _read_rows(data_source, columns, start_date, end_date))
 
 
 class UnsupportedView(FeastError):
@@ -181,22 +194,34 @@ def source_folder(view: FeatureView) -> Path:
     return Path(source.path).parent
 
 
-def _newest_rows(path: str, columns: list[str], keys: int, start: datetime, end: datetime) -> pa.Table:
-    import duckdb
+def _columns(keys: list[str], fields: list[str], stamp: str, created: str | None) -> list[str]:
+    return [*keys, *fields, stamp, *([created] if created else [])]
 
-    key = ", ".join(f'"{name}"' for name in columns[:keys])
-    order = ", ".join(f'"{name}" DESC' for name in columns[keys:] if name in ("event_timestamp", "created"))
-    selected = ", ".join(f'"{name}"' for name in columns)
-    connection = duckdb.connect()
-    connection.execute("SET TimeZone = 'UTC'")
-    relation: Any = connection.sql(
-        f"""SELECT {selected} FROM read_parquet('{path.replace("'", "''")}')
-            WHERE event_timestamp BETWEEN '{start.isoformat()}' AND '{end.isoformat()}'
-            QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY {order}) = 1 ORDER BY {key}"""
-    )
-    table: pa.Table = relation.to_arrow_table()
-    connection.close()
+
+def _read_rows(
+    source: DataSource,
+    columns: list[str],
+    start: datetime | None,
+    end: datetime | None,
+    newest_by: list[str] | None = None,
+) -> pa.Table:
+    """Rows of a source's Parquet files in a span of time, of each `newest_by` key only the newest."""
+    assert isinstance(source, FileSource)
+    bounds = [f"event_timestamp {sign} '{t.isoformat()}'" for sign, t in ((">=", start), ("<=", end)) if t]
+    query = f"SELECT {', '.join(map(_name, columns))} FROM read_parquet('{source.path.replace(chr(39), chr(39) * 2)}')"
+    query += f" WHERE {' AND '.join(bounds)}" if bounds else ""
+    if newest_by:
+        key = ", ".join(map(_name, newest_by))
+        order = ", ".join(f"{_name(name)} DESC" for name in ("event_timestamp", "created") if name in columns)
+        query += f" QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY {order}) = 1 ORDER BY {key}"
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        table: pa.Table = connection.sql(query).to_arrow_table()
     return table
+
+
+def _name(column: str) -> str:
+    return f'"{column}"'
 
 
 def _list_column(values: np.ndarray, present: np.ndarray) -> pa.ChunkedArray:
