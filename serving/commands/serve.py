@@ -38,14 +38,19 @@ def serve_command(
 ) -> None:
     """Serves until Ctrl-C."""
     config = load_config(Path(context.obj))
-    for number in (signal.SIGINT, signal.SIGTERM):  # a shell may have started it with SIGINT ignored
-        signal.signal(number, _interrupt)
+    _stop_on_signals()
     try:
         with run_server(config, allow_unauthenticated) as url:
             typer.echo(f"serving on {url} (docs: {url}/docs), Ctrl-C stops")
             signal.pause()
     except KeyboardInterrupt:
         typer.echo("stopped")
+
+
+def _stop_on_signals() -> None:
+    """Ctrl-C and SIGTERM end the server, also where a shell started it with SIGINT ignored."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
 
 
 @contextmanager
@@ -76,6 +81,7 @@ def run_server(config: SieveConfig, allow_unauthenticated: bool = False) -> Iter
             logging_level=logging.ERROR,
             object_store_memory=OBJECT_STORE_BYTES,
         )
+        _stop_on_signals()  # once more: Ray has put its own handlers in place
         _start_serve(serve, config)
         url = base_url(config.server)
         _wait_until_ready(url)
