@@ -73,7 +73,7 @@ class LambdaMartSettings(Section):
     trees: int = Field(200, ge=1)
     depth: int = Field(5, ge=1, le=16)
     learning_rate: float = Field(0.05, gt=0)
-    min_child_weight: float = Field(50.0, ge=0)
+    min_child_weight: float = Field(20.0, ge=0)
     column_share: float = Field(0.5, gt=0, le=1)
     row_share: float = Field(0.8, gt=0, le=1)
 

@@ -27,7 +27,7 @@ class Feature:
     default: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # compared and hashed by identity: it is a key on the path of a request
 class FeatureSet:
     """All features of an application by view; the matrix is `[user | item | context | pair | affinity]`."""
 

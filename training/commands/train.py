@@ -1,5 +1,6 @@
 """`sieve train`: the training pipelines."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,6 +29,8 @@ def recommend(
     ] = None,
 ) -> None:
     """Trains film recommendations: snapshot ... gate, bundle, registry."""
+    # Threads that spin while they wait starve each other wherever the processors are shared; read at first import.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from training.config import training_config
 
     config = load_config(context.obj)

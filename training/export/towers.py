@@ -10,9 +10,9 @@ import onnx
 import torch
 
 from serving.bundles.manifest import FeatureEntry
+from serving.retrieval.user_tower import POOLED_HISTORY
 from training.export.metadata import finish_model
 from training.models.neural_ranker import NeuralRanker
-from training.models.tower_data import POOLED_HISTORY
 from training.models.two_tower import TwoTower
 
 

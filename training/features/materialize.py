@@ -18,7 +18,7 @@ from serving.errors import DataError
 from serving.features.online import HISTORY_VIEW, STATS_VIEW
 from serving.features.spec import DAY_US, film_features
 from training.features.history import InteractionLog, write_history
-from training.features.item_catalogue import build_item_table, publish_item_table
+from training.features.item_catalogue import ItemCatalogue, publish_item_table
 from training.features.repository import check_services, open_store
 from training.features.snapshots import (
     SnapshotReport,
@@ -77,7 +77,7 @@ def materialize(
     length = config.features.history_length
     history = write_history(log, config.feature_store / HISTORY_VIEW, at_us, history_lag_us, length)
     _write_online(config, day, ttl_us, at_us)
-    table = build_item_table(connection, config.feature_store, features, at_us - lag_us, ttl_us)
+    table = ItemCatalogue(connection, config.feature_store, features).table(at_us - lag_us, ttl_us)
     directory = publish_item_table(config, table, at_us)
     return MaterializeReport(
         at_us=at_us,

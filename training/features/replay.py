@@ -17,7 +17,7 @@ from serving.features.online import STATS_FIELD, USER_KEY
 from serving.features.spec import DAY_US, film_features
 from serving.features.user_state import UserState
 from training.features.history import InteractionLog, replay
-from training.features.item_catalogue import build_item_table
+from training.features.item_catalogue import ItemCatalogue
 from training.features.point_in_time import MISSING_DAY, read_view
 from training.features.snapshots import USER_STATS
 from training.features.training_set import FeatureReader
@@ -37,7 +37,7 @@ class Replay:
         settings = config.features
         self.features = film_features(config.vocabulary)
         self.reader = FeatureReader(config.feature_store, self.features, settings)
-        self._connection = connection
+        self._catalogue = ItemCatalogue(connection, config.feature_store, self.features)
         self._root = config.feature_store
         self._lag_us = settings.snapshot_lag_s * 1_000_000
         self._ttl_us = settings.snapshot_ttl_days * DAY_US
@@ -91,8 +91,7 @@ class Replay:
         """
         stamp_us = (time_us - self._lag_us) // self._every_us * self._every_us
         if self._table is None or self._table[0] != stamp_us:
-            table = build_item_table(self._connection, self._root, self.features, stamp_us, self._ttl_us)
-            self._table = stamp_us, table.reindex(self.item_ids)
+            self._table = stamp_us, self._catalogue.table(stamp_us, self._ttl_us).reindex(self.item_ids)
         return self._table[1]
 
     def filled_items(self, table: ItemTable) -> NDArray[np.float32]:

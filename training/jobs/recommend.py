@@ -3,7 +3,8 @@
 What is evaluated is what will serve: the candidate is exported to ONNX and sealed as a bundle before it is judged,
 and every request of the holdout goes through serving's own pipeline. So the order is: snapshot, validate, features,
 split, two-towers, retrieval up to T1, ranker rows T1 to T2, ranker, retrieval up to T2, candidate bundle (with
-parity), evaluate, gate, then the bundle that ships (retrieval refitted on all data, the same ranker), publish, register.
+parity), evaluate, gate, then the bundle that ships (retrieval refitted on all data, the same ranker), publish,
+register.
 
 The candidate stopped at T2 is kept as the shipped bundle's twin: later candidates are compared with it, because the
 shipped one has seen the weeks that they are judged on.

@@ -23,7 +23,7 @@ from serving.config import SieveConfig
 from serving.features.item_table import ItemTable, write_item_table
 from serving.retrieval.index import ExactIndex
 from serving.retrieval.scann_index import open_index
-from serving.retrieval.user_tower import UserTower
+from serving.retrieval.user_tower import POOLED_HISTORY, UserTower
 from training.ann import build_ann
 from training.config import TrainingConfig
 from training.export.parity import check_parity
@@ -33,7 +33,7 @@ from training.jobs.entities import Entities
 from training.models.interactions import DAY_US, Interactions
 from training.models.item_to_item import fit_item_to_item
 from training.models.popular import fit_popular
-from training.models.tower_data import POOLED_HISTORY, TowerData, tower_data
+from training.models.tower_data import TowerData, tower_data
 from training.models.two_tower import TwoTower
 
 PARITY_ROWS = 256

@@ -7,10 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.errors import DataError
+from serving.retrieval.user_tower import POOLED_HISTORY
 from training.models.layers import require_finite
-
-POOLED_HISTORY = 50
-"""Newest history items that the user tower pools, in training and in serving alike."""
 
 
 @dataclass(frozen=True)

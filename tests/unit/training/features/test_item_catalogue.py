@@ -7,7 +7,7 @@ from serving.config import FeatureSettings, SieveConfig, SqliteOnlineStore, Voca
 from serving.features.item_table import ALWAYS_US, EVERYWHERE, OTHER_COUNTRY, ItemTable, ItemTablePointer
 from serving.features.spec import DAY_US, film_features
 from training.features.attributes import name_code
-from training.features.item_catalogue import build_item_table, publish_item_table
+from training.features.item_catalogue import ItemCatalogue, publish_item_table
 from training.features.snapshots import build_snapshots
 
 FEATURES = film_features(Vocabulary())
@@ -17,7 +17,7 @@ TTL_US = 3 * DAY_US
 def film_table(log: FilmLog, root: Path, day: float) -> ItemTable:
     connection = log.connect()
     build_snapshots(connection, root, FEATURES, FeatureSettings.model_validate({}))
-    return build_item_table(connection, root, FEATURES, time_us(at(day)), TTL_US)
+    return ItemCatalogue(connection, root, FEATURES).table(time_us(at(day)), TTL_US)
 
 
 def film_log() -> FilmLog:

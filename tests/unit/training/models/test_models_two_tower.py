@@ -6,8 +6,9 @@ import torch
 from tower_worlds import BLOCKS, PER_BLOCK, FolderReporter, block_world, train
 
 from serving.errors import DataError
+from serving.retrieval.user_tower import POOLED_HISTORY
 from training.models import two_tower
-from training.models.tower_data import POOLED_HISTORY, TowerData, tower_data
+from training.models.tower_data import TowerData, tower_data
 from training.models.two_tower import TwoTower, sampled_softmax_loss
 from training.models.two_tower_loop import epoch_rows, make_batch
 
