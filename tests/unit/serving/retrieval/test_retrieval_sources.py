@@ -111,8 +111,3 @@ def test_the_pooled_history_is_the_mean_of_the_newest():
     assert pool_history(embeddings, np.empty(0, np.int32)).tolist() == [0, 0, 0, 0]
     long = np.array([3] * 10 + [2] * POOLED_HISTORY, np.int32)
     assert pool_history(embeddings, long).tolist() == [0, 0, 1, 0]
-
-
-def test_training_pools_as_much_history_as_serving():
-    tower_data = pytest.importorskip("training.models.tower_data")
-    assert tower_data.POOLED_HISTORY == POOLED_HISTORY
