@@ -6,7 +6,7 @@ from pathlib import Path
 
 from serving.bundles.manifest import VERSION_PATTERN, read_manifest
 from serving.bundles.verify import verify_bundle
-from serving.bundles.writer import flush, flush_tree
+from serving.durable import flush, flush_tree
 from serving.errors import BundleError
 
 

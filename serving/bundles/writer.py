@@ -1,7 +1,6 @@
 """Writes a bundle into a draft directory; the manifest comes last, so a draft without one is incomplete."""
 
 import hashlib
-import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from serving.bundles.manifest import MANIFEST, FileEntry, Manifest, canonical_bytes, is_inside
+from serving.durable import flush_tree, write_bytes
 from serving.errors import BundleError
 
 _CHUNK_BYTES = 1 << 20
@@ -72,13 +72,7 @@ class BundleWriter:
             problems = [f"{'.'.join(map(str, e['loc'])) or '(root)'}: {e['msg']}" for e in error.errors()]
             raise BundleError("the manifest does not fit its schema", problems) from None
         flush_tree(self.directory)
-        partial = self.directory.parent / f"{self.directory.name}.{MANIFEST}.partial"
-        with partial.open("wb") as file:
-            file.write(canonical_bytes(manifest))
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(self.directory / MANIFEST)
-        flush(self.directory)
+        write_bytes(self.directory / MANIFEST, canonical_bytes(manifest))
         return manifest
 
 
@@ -108,19 +102,3 @@ def file_entry(path: Path) -> FileEntry:
             digest.update(piece)
             size += len(piece)
     return FileEntry(sha256=digest.hexdigest(), bytes=size)
-
-
-def flush_tree(directory: Path) -> None:
-    """Flushes every file and folder below a directory, and itself, to disk."""
-    for path in directory.rglob("*"):
-        flush(path)
-    flush(directory)
-
-
-def flush(path: Path) -> None:
-    """Flushes one file or folder to disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,9 +1,10 @@
 """Ranking quality on MovieLens and in StreamFlix: `make quality`.
 
 `python -m tests.bench.quality movielens` (or `streamflix`) measures one of them. MovieLens (ml-latest-small):
-leave-last-out by timestamp (ties by the highest item id), full ranking, what the user rated before left out. The test ratings are taken out of the data before they are imported, so that nothing can see them;
-settings were chosen on the rating before (`examples/movielens.yaml`). StreamFlix: the default world, where the truth is
-known; requests of the held-out week.
+leave-last-out by timestamp (ties by the highest item id), full ranking, what the user rated before left out. The test
+ratings are taken out of the data before they are imported, so that nothing can see them; settings were chosen on the
+rating before (`examples/movielens.yaml`). StreamFlix: the default world, where the truth is known; requests of the
+held-out week.
 """
 
 import sys

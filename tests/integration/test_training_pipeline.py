@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import psutil
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -205,13 +204,12 @@ def test_the_manifest_holds_what_the_run_recorded(trained: Trained) -> None:
     assert (cuts["t3"], cuts["t3"] - cuts["t2"], cuts["t2"] - cuts["t1"]) == (WORLD.end_us, 5 * day, 8 * day)
     assert manifest.data_versions == read(trained.run / "snapshot" / "versions.json")
     assert manifest.training["two_tower"]["dimension"] == manifest.dimension == 16
-    assert manifest.metrics["served.ndcg@20"] == pytest.approx(
-        judged(trained.run)["parts"]["served"]["ndcg@20"]["mean"]
-    )
+    assert manifest.metrics["served.ndcg@20"] == served_ndcg(trained.run)
 
 
-def judged(run: Path) -> Any:
-    return read(run / "evaluation" / "judgement.json")["summary"]
+def served_ndcg(run: Path) -> float:
+    summary = read(run / "evaluation" / "judgement.json")["summary"]
+    return float(summary["parts"]["served"]["ndcg@20"]["mean"])
 
 
 def test_a_damaged_bundle_is_refused_by_the_name_of_its_file(trained: Trained, tmp_path: Path) -> None:
@@ -261,7 +259,7 @@ def test_a_known_user_is_served_twenty_films_that_they_may_see_and_have_not_seen
 ) -> None:
     recommender, now_us = served
     connection = trained.lake.connect()
-    user, country, age = one_row(connection, VIEWERS.format(who=who), now_us=now_us)
+    ((user, country, age),) = connection.execute(VIEWERS.format(who=who), {"now_us": now_us}).fetchall()
     may_see = connection.sql(MAY_SEE, params={"now_us": now_us, "country": country, "age": age - 1, "user": user})
     answer = recommender.recommend(
         Query(user_id=user, k=20, context=Context(device="tv", country=country)), now_us=now_us
@@ -272,12 +270,6 @@ def test_a_known_user_is_served_twenty_films_that_they_may_see_and_have_not_seen
     assert answer.bundle == f"{APP}/{trained.version}"
     assert len(set(items)) == 20
     assert set(items) <= {row[0] for row in may_see.fetchall()}
-
-
-def one_row(connection: duckdb.DuckDBPyConnection, query: str, **params: Any) -> Any:
-    row = connection.sql(query, params=params).fetchone()
-    assert row is not None
-    return row
 
 
 def test_a_killed_run_leaves_what_is_published_alone(interrupted: Interrupted) -> None:
@@ -302,8 +294,7 @@ def test_resuming_ends_the_same_run_without_repeating_a_stage(trained: Trained, 
 
 def test_a_second_version_is_judged_against_the_first_ones_twin(trained: Trained, interrupted: Interrupted) -> None:
     checks = {check["name"]: check for check in read(interrupted.run / "evaluation" / "judgement.json")["checks"]}
-    first = judged(trained.run)["parts"]["served"]["ndcg@20"]["mean"]
-    assert checks["not worse than production"]["numbers"]["reference"] == pytest.approx(first)
+    assert checks["not worse than production"]["numbers"]["reference"] == pytest.approx(served_ndcg(trained.run))
     assert checks["near the best of 90 days"]["text"].endswith(f"by {trained.version}")
     accepted = [record.bundle_version for record in trained.registry().accepted_since(APP, 0)]
     assert accepted == [read(interrupted.run / "finished.json")["version"], trained.version]

@@ -1,13 +1,12 @@
 """Alarms: breaks of a whole column or table. While one stands, training does not start."""
 
 import json
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
+from serving.durable import write_json
 from serving.errors import DataError
 from training.data.tables import Lake
 
@@ -119,20 +118,5 @@ def _load(lake: Lake) -> dict[str, Any]:
 
 def _save(lake: Lake, found: Sequence[Alarm], acknowledged: Sequence[dict[str, Any]]) -> None:
     lake.root.mkdir(parents=True, exist_ok=True)
-    path = lake.root / FILE
-    draft = path.with_suffix(f".{os.getpid()}.tmp")
     document = {"alarms": [asdict(alarm) for alarm in found], "acknowledged": list(acknowledged)}
-    with draft.open("w", encoding="utf-8") as file:
-        json.dump(document, file, indent=2)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    write_json(lake.root / FILE, document)

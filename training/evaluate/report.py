@@ -1,8 +1,6 @@
 """Reports: rows of measured numbers as a table for people and as JSON for everything else."""
 
-import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,6 +8,8 @@ from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
+
+from serving.durable import write_json
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,7 @@ def write_report(name: str, rows: Sequence[Row], folder: Path = Path("build/repo
     """Writes `folder`/NAME.json, a list of rows, whole or not at all; NaN and infinities become null."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
-    partial = path.with_suffix(".json.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        json.dump([_document(row) for row in rows], file, indent=1, ensure_ascii=False, allow_nan=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    write_json(path, [_document(row) for row in rows])
     return path
 
 

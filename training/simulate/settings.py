@@ -1,12 +1,12 @@
 """What shapes a StreamFlix world: the same settings are the same world, to the last row."""
 
 import json
-import os
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+from serving.durable import write_json
 from serving.errors import ConfigError
 from training.simulate.clock import DAY_US
 
@@ -52,12 +52,7 @@ class WorldSettings:
     def save(self, path: Path) -> None:
         """Writes the settings as JSON, whole or not at all."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(path.name + ".partial")
-        with draft.open("w", encoding="utf-8") as file:
-            json.dump({"format": FORMAT, **asdict(self)}, file, indent=2)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.rename(path)
+        write_json(path, {"format": FORMAT, **asdict(self)})
 
     @classmethod
     def load(cls, path: Path) -> "WorldSettings":
