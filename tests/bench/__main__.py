@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-BENCHMARKS = ("simulate", "point_in_time", "training")
+BENCHMARKS = ("simulate", "point_in_time", "pipeline")
 
 if __name__ == "__main__":
     failed = [

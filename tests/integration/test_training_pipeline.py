@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ TRAINING: dict[str, Any] = {
     "ranker": {"model": "lambdamart", "trees": 20, "min_child_weight": 1, "learning_rate": 0.2},
     "evaluation": {"max_users": 100, "bootstrap_samples": 200},
 }
-WEAK_RANKER = {"model": "lambdamart", "trees": 1, "depth": 1, "min_child_weight": 1, "learning_rate": 0.2}
+WEAK_RANKER = {"model": "lambdamart", "trees": 1, "depth": 1, "min_child_weight": 1.0, "learning_rate": 0.2}
 BEFORE_RANKER = ("snapshot", "features", "split", "tower_data", "two_towers", "retrieval_t1", "ranker_rows")
 
 
@@ -352,7 +353,8 @@ def write_flooded(lake: Lake) -> None:
     world = World(WORLD)
     blocks = list(world.blocks())
     events = pa.concat_tables([block.events for block in blocks])
-    broken = pc.greater_equal(events["event_time"], pa.scalar(FLOODED_FROM).cast(events["event_time"].type))
+    since = datetime.fromisoformat(FLOODED_FROM).replace(tzinfo=UTC)
+    broken = pc.greater_equal(events["event_time"], pa.scalar(since, events["event_time"].type))
     device = pc.if_else(broken, pa.scalar(None, pa.string()), events["device"])
     lake.append("users", world.users_table())
     lake.append("items", world.items_table())

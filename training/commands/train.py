@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from training.config import TrainingConfig
     from training.jobs.judgement import Judgement
 
+TABLE_WIDTH = 120
+
 app = typer.Typer(no_args_is_help=True, help="Train, evaluate, gate and register.")
 
 
@@ -36,6 +38,8 @@ def recommend(
     config = load_config(context.obj)
     training = training_config(config)
     if sweep is not None:
+        if resume:
+            raise typer.BadParameter("a sweep cannot be resumed", param_hint="--resume")
         _sweep(config, sweep)
         return
     _train_once(config, training, resume)
@@ -99,10 +103,11 @@ def _print_judgement(judgement: "Judgement") -> None:
     for name, value in judgement.summary["slices"].items():
         slices.add_row(name, f"{value['users']:,}", f"{value['mean']:.4f}")
     console = Console()
+    console.width = max(console.width, TABLE_WIDTH)
     console.print(table)
     console.print(slices)
     for check in judgement.gate.checks:
-        print(f"  {'passed' if check.passed else 'FAILED'}  {check.name}: {check.text}")
+        print(f"  {'passed' if check.passed else 'FAILED'}  {check.text}")
 
 
 def _interval(value: dict[str, float]) -> str:

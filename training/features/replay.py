@@ -81,7 +81,7 @@ class Replay:
                 history_items=[self._log.item_ids[item] for item in history.items],
                 history_times_us=history.times_us,
                 history_grades=history.grades,
-                seen=[self._log.item_ids[item] for item in self._log.seen(code, before_us)],
+                seen=sorted(self._log.item_ids[item] for item in self._log.seen(code, before_us)),
             )
 
     def item_table(self, time_us: int) -> ItemTable:

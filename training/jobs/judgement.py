@@ -10,6 +10,7 @@ from serving.apps.recommend import Recommender
 from serving.bundles.bundle import Bundle
 from serving.bundles.store import BundleStore
 from serving.durable import write_json
+from serving.errors import BundleError
 from training.config import TrainingConfig
 from training.evaluate.as_served import (
     ALONE,
@@ -53,35 +54,49 @@ class Judgement:
         return cls(GateResult(tuple(Check(**check) for check in document["checks"])), document["summary"])
 
 
+@dataclass(frozen=True)
+class Earlier:
+    """Twins of accepted versions by the version that shipped: the newest one's, and those of the gate's window."""
+
+    production: Mapping[str, Path]
+    recent: Mapping[str, Path]
+
+
 def judge_candidate(
     candidate: Path,
     replay: Replay,
     holdout: Holdout,
-    twins: Mapping[str, Path],
+    earlier: Earlier,
     training: TrainingConfig,
     countries: Sequence[str],
 ) -> Judgement:
     """Answers the holdout with the candidate, its parts alone, and the twins of earlier versions.
 
-    `candidate` is a sealed bundle's folder; `twins` are those of accepted versions by name, newest first: the first
-    is production's.
+    `candidate` is a sealed bundle's folder. An earlier version that cannot be replayed (its twin is damaged, or was
+    made for other features) is left out and named in the summary's `not_compared` with the reason.
     """
     relevant = holdout.relevant
     recommender = Recommender(Bundle.load(candidate, verify=False))
     lists = answer_all(recommender, replay, holdout, {SERVED: None, **ALONE})
     measured = {part: measure(found, holdout, relevant) for part, found in lists.items()}
-    earlier = {name: _served(path, replay, holdout, relevant) for name, path in twins.items()}
+    scored: dict[str, PerUser] = {}
+    not_compared: dict[str, str] = {}
+    for name, path in {**earlier.production, **earlier.recent}.items():
+        try:
+            scored[name] = _served(path, replay, holdout, relevant)
+        except BundleError as error:
+            not_compared[name] = str(error)
     gate = judge(
         measured[SERVED][GATE_METRIC],
         {name: measured[name][GATE_METRIC] for name in BASELINES},
-        next(iter(earlier.values()), None),
-        earlier,
+        next((scored[name] for name in earlier.production if name in scored), None),
+        {name: scored[name] for name in earlier.recent if name in scored},
         training.gate,
         training.evaluation,
         training.seed,
     )
     summary = summarise(measured, lists, holdout, countries, training.evaluation, training.seed)
-    return Judgement(gate, summary)
+    return Judgement(gate, {**summary, "not_compared": not_compared})
 
 
 def twins_of(accepted: Sequence[RegisteredBundle], twins: BundleStore, app: str) -> dict[str, Path]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import duckdb
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from serving.apps.recommend import Part, Recommender
@@ -62,11 +63,11 @@ def impression_requests(
     for rows in np.split(keep, starts[1:]):
         if grade[rows].any():
             first = int(rows[np.argmin(time_us[rows])])
-            shown, place = np.unique(item[rows], return_index=True)
+            shown, place = np.unique(item[rows], return_inverse=True)
+            best = np.zeros(len(shown), np.int8)
+            np.maximum.at(best, place, grade[rows])  # a film may be shown twice
             where = device[first].as_py(), country[first].as_py()
-            requests.append(
-                Request(int(user[first]), int(time_us[first]), *where, shown.astype(np.int32), grade[rows][place])
-            )
+            requests.append(Request(int(user[first]), int(time_us[first]), *where, shown.astype(np.int32), best))
     return requests
 
 
@@ -191,23 +192,27 @@ def holdout_requests(
     if not len(rows):
         return []
     by_user = np.split(rows, np.flatnonzero(np.diff(interactions.user[rows])) + 1)
-    chosen = np.random.default_rng(seed).permutation(len(by_user))[:limit]
-    where = _first_places(connection, entities, int(interactions.time_us[rows].min()))
-    requests = []
-    for mine in (by_user[i] for i in chosen):
-        user, time_us = int(interactions.user[mine[0]]), int(interactions.time_us[mine[0]])
-        place = where.get(user, (None, None))
-        requests.append(Request(user, time_us, *place, interactions.item[mine], interactions.grade[mine]))
+    chosen = [by_user[i] for i in np.random.default_rng(seed).permutation(len(by_user))[:limit]]
+    users = np.array([interactions.user[mine[0]] for mine in chosen], np.int32)
+    times = np.array([interactions.time_us[mine[0]] for mine in chosen], np.int64)
+    places = _places(connection, entities, users, times)
+    requests = [
+        Request(user, time_us, *places.get(user, (None, None)), interactions.item[mine], interactions.grade[mine])
+        for user, time_us, mine in zip(users.tolist(), times.tolist(), chosen, strict=True)
+    ]
     return sorted(requests, key=lambda r: (r.time_us, r.user))
 
 
-def _first_places(
-    connection: duckdb.DuckDBPyConnection, entities: Entities, from_us: int
+def _places(
+    connection: duckdb.DuckDBPyConnection, entities: Entities, users: NDArray[np.int32], time_us: NDArray[np.int64]
 ) -> dict[int, tuple[str | None, str | None]]:
+    """Device and country of each user's first event from the given time on."""
+    ids = pa.array([user.decode() for user in entities.user_ids[users].tolist()], pa.string())
+    connection.register("asked", pa.table({"row": users, "user_id": ids, "time_us": time_us}))
     table = connection.sql(
-        """SELECT user_id, arg_min(device, event_time) AS device, arg_min(country, event_time) AS country
-           FROM events WHERE epoch_us(event_time) >= $from_us AND user_id IS NOT NULL GROUP BY user_id""",
-        params={"from_us": from_us},
+        """SELECT "row", arg_min(device, event_time) AS device, arg_min(country, event_time) AS country
+           FROM events JOIN asked USING (user_id) WHERE epoch_us(event_time) >= time_us GROUP BY "row" """
     ).to_arrow_table()
+    connection.unregister("asked")
     places = zip(table["device"].to_pylist(), table["country"].to_pylist(), strict=True)
-    return dict(zip(entities.users(table["user_id"]).tolist(), places, strict=True))
+    return dict(zip(table["row"].to_pylist(), places, strict=True))

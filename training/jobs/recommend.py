@@ -35,12 +35,11 @@ from training.data.check import check_lake
 from training.data.splits import FIT, HOLDOUT, RANK, SKIPPED, assign_segments
 from training.data.tables import Lake
 from training.evaluate.as_served import Holdout
-from training.evaluate.gate import GateResult
 from training.features.replay import Replay
 from training.features.snapshots import build_snapshots
 from training.jobs.draft import APP, Draft, seal_draft
 from training.jobs.entities import Entities, read_entities, read_positives
-from training.jobs.judgement import Judgement, judge_candidate, twins_of
+from training.jobs.judgement import Earlier, Judgement, judge_candidate, twins_of
 from training.jobs.neural_ranker import fit_neural_ranker
 from training.jobs.ranker_rows import (
     Request,
@@ -86,7 +85,7 @@ class RecommendTraining:
 
     @property
     def learning(self) -> list[Stage]:
-        """The stages up to the candidate's evaluation; nothing outside the run's folder is changed."""
+        """The stages up to the candidate's evaluation; beside the run they touch alarms and feature snapshots only."""
         return [
             Stage("snapshot", self._snapshot),
             Stage("features", self._features),
@@ -301,10 +300,14 @@ class RecommendTraining:
 
     def _evaluation(self, partial: Path) -> None:
         since_us = time.time_ns() // 1000 - self.training.gate.best_of_days * DAY_US
-        twins = twins_of(self.registry.accepted_since(APP, since_us), self.twins, APP)
+        accepted = self.registry.accepted_since(APP, 0)
+        recent = [record for record in accepted if record.accepted_at_us >= since_us]
+        earlier = Earlier(twins_of(accepted[:1], self.twins, APP), twins_of(recent, self.twins, APP))
         candidate = self.run.output("candidate") / APP
         countries = self.config.vocabulary.countries
-        judgement = judge_candidate(candidate, self.replay, self.holdout, twins, self.training, countries)
+        judgement = judge_candidate(candidate, self.replay, self.holdout, earlier, self.training, countries)
+        for version, reason in judgement.summary["not_compared"].items():
+            self.report(f"not compared with {version}: {reason}")
         judgement.save(partial)
 
     def _bundle(self, partial: Path) -> None:
@@ -314,8 +317,8 @@ class RecommendTraining:
         self.report(f"bundle {version}")
 
     def _publish(self, partial: Path) -> None:
-        shipped = _publish_copy(self.store, self.run.output("bundle") / APP)
         twin = _publish_copy(self.twins, self.run.output("candidate") / APP)
+        shipped = _publish_copy(self.store, self.run.output("bundle") / APP)
         run_id = self.log_experiment(self.judgement, GATE_PASSED)
         tags = {
             "approved_by": "gate",
@@ -326,11 +329,6 @@ class RecommendTraining:
         path = self.store.path(APP, shipped)
         self.registry.register(APP, shipped, path, run_id, tags, self.judgement.metrics, time.time_ns() // 1000)
         write_json(partial / "published.json", {"version": shipped, "twin": twin})
-
-
-def describe(gate: GateResult) -> str:
-    """The gate's checks, one line each."""
-    return "\n".join(f"  {'passed' if c.passed else 'FAILED'}  {c.name}: {c.text}" for c in gate.checks)
 
 
 def _publish_copy(store: BundleStore, sealed: Path) -> str:

@@ -42,5 +42,12 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in over.items():
         known = merged.get(key)
-        merged[key] = _merge(known, value) if isinstance(known, dict) and isinstance(value, dict) else value
+        merged[key] = value
+        if isinstance(known, dict) and isinstance(value, dict) and _same_kind(known, value):
+            merged[key] = _merge(known, value)
     return merged
+
+
+def _same_kind(known: dict[str, Any], value: dict[str, Any]) -> bool:
+    """Whether settings are of one model or method, so that the ones that are not overridden still mean something."""
+    return all(value[name] == known.get(name) for name in ("model", "method") if name in value)

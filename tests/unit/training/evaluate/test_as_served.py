@@ -42,6 +42,7 @@ def film_log(unavailable: str = "") -> FilmLog:
         log.item(item, known, year=2000 + number, maturity=0, genres=["Action" if number % 2 == 0 else "Comedy"])
     log.event("ana", "i08", "play", at(-1), 900)
     log.event("bo", "i02", "play", at(-1), 900)
+    log.event("bo", "i02", "list_add", at(3))
     return log
 
 

@@ -53,7 +53,6 @@ def test_an_entry_may_name_the_ranker_that_the_configuration_uses(tmp_path: Path
     assert found["deeper"].ranker == LambdaMartSettings(trees=20, depth=7)
 
 
-@pytest.mark.xfail(strict=True, reason="the other model's settings are merged in, and refused as unknown")
 def test_an_entry_may_try_another_kind_of_ranker(tmp_path: Path) -> None:
     found = swept(tmp_path, "- {name: neural, ranker: {model: neural, epochs: 2}}")
     assert found["neural"].ranker == NeuralRankerSettings(model="neural", epochs=2)

@@ -1,7 +1,7 @@
-"""How long training takes and what it holds: `python -m tests.bench.training`.
+"""How long training takes and what it holds: `python -m tests.bench.pipeline`.
 
 The default world through `sieve train recommend`, and the demo from nothing to its first answer. Memory is the largest
-sum over the process tree of proportional set sizes, looked at twice a second. Writes `build/reports/training.json`.
+sum over the process tree of proportional set sizes, looked at twice a second. Writes `build/reports/pipeline.json`.
 """
 
 import os
@@ -26,7 +26,7 @@ GIB = 2**30
 def main() -> None:
     """Runs both once each (they take minutes), prints the table and writes the report."""
     rows = [*measure_default_world(), *measure_demo()]
-    Console(width=140).print(report_table("training", rows))
+    Console(width=140).print(report_table("pipeline", rows))
     print(f"written to {write_report('training', rows)}")
 
 
