@@ -93,10 +93,14 @@ Ranker = Annotated[LambdaMartSettings | NeuralRankerSettings, Field(discriminato
 
 
 class RankerData(Section):
-    """The rows that the ranker learns from."""
+    """The rows that the ranker learns from.
+
+    Sampled negatives teach what was shown beside what was liked. More of them agree better with labels that the
+    logging policy chose and earn less true reward: docs/benchmarks.md has both by their number.
+    """
 
     max_rows: int = Field(600_000, ge=1000)
-    sampled_negatives: int = Field(40, ge=0, description="retrieved but unshown candidates added to each request")
+    sampled_negatives: int = Field(15, ge=0, description="retrieved but unshown candidates added to each request")
 
 
 class EvaluationSettings(Section):

@@ -25,8 +25,10 @@ class Row:
     how: str = ""
 
     def __post_init__(self) -> None:
-        if self.met and math.isnan(self.value):
-            object.__setattr__(self, "met", False)
+        # numpy's scalars compare to numpy's booleans, which JSON does not know
+        object.__setattr__(self, "value", float(self.value))
+        if self.met is not None:
+            object.__setattr__(self, "met", bool(self.met) and not math.isnan(self.value))
 
 
 def at_least(name: str, value: float, target: float, unit: str = "", how: str = "") -> Row:

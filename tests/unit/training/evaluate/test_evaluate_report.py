@@ -3,6 +3,7 @@ import math
 from io import StringIO
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 
 from training.evaluate.report import Row, at_least, at_most, report_table, write_report
@@ -39,3 +40,8 @@ def test_the_table_shows_every_row() -> None:
     assert "NDCG@20" in text
     assert "yes" in text
     assert "no" in text
+
+
+def test_numbers_of_numpy_are_written_like_any_other(tmp_path: Path) -> None:
+    path = write_report("speed", [at_least("rows", np.float64(2.0), 1.0)], tmp_path)
+    assert json.loads(path.read_text())[0]["met"] is True
