@@ -311,6 +311,7 @@ def test_a_candidate_that_loses_is_recorded_and_not_registered(trained: Trained)
     run = open_run(weak.config.runs, APP, settings, resume=False)
     for stage in BEFORE_RANKER:
         shutil.copytree(trained.run / stage, run.output(stage))
+    run.release()
     before, accepted = published(trained), trained.registry().accepted_since(APP, 0)
 
     failed = train(weak, "--resume")
