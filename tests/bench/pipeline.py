@@ -1,7 +1,7 @@
 """How long training takes and what it holds: `python -m tests.bench.pipeline`.
 
 The default world through `sieve train recommend`, and the demo from nothing to its first answer. Memory is the largest
-sum over the process tree of proportional set sizes, looked at twice a second. Writes `build/reports/pipeline.json`.
+sum over the process tree of proportional set sizes, looked at every two seconds. Writes `build/reports/pipeline.json`.
 """
 
 import os
@@ -19,7 +19,7 @@ from training.evaluate.report import Row, at_most, report_table, write_report
 
 ROOT = Path(__file__).parents[2]
 SIEVE = str(Path(sys.executable).with_name("sieve"))
-POLL_S = 0.5
+POLL_S = 2.0
 GIB = 2**30
 
 
