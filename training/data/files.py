@@ -1,9 +1,9 @@
 """Parquet files of a Delta commit, written one month and one chunk at a time.
 
 `write_deltalake` keeps a writer open for every partition until the commit (about 300 bytes for each row of a
-long history) and reached 1.0 M rows/s where this reaches 2.5 M rows/s on two cores. Partitions are months, and
-rows lie in order of `event_date` inside, so that a scan of some days skips the other row groups and twenty
-years of sparse ratings are not thousands of files.
+long history); this keeps memory bounded and is still one atomic commit. Partitions are months, and rows lie
+in order of `event_date` inside, so that a scan of some days skips the other row groups and twenty years of sparse
+ratings are not thousands of files.
 """
 
 import json
