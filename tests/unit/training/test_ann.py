@@ -36,9 +36,12 @@ def test_a_large_catalogue_gets_an_index_that_finds_nearly_all_and_holds_no_pick
 def test_an_index_still_loads_after_its_folder_was_moved(tmp_path: Path) -> None:
     embeddings = clustered(2_000)
     build_scann(embeddings, tmp_path / "draft" / "ann")
+    before = ScannIndex(tmp_path / "draft" / "ann", 2_000).search(embeddings[17], 100)
     (tmp_path / "draft").rename(tmp_path / "published")
-    rows, _ = ScannIndex(tmp_path / "published" / "ann", 2_000).search(embeddings[17], 100)
-    assert rows[0] == 17
+    after = ScannIndex(tmp_path / "published" / "ann", 2_000).search(embeddings[17], 100)
+    assert len(after[0]) == 100
+    assert np.array_equal(before[0], after[0])
+    assert np.array_equal(before[1], after[1])
 
 
 def test_a_bundle_with_an_index_of_other_items_is_refused(tmp_path: Path) -> None:
