@@ -52,7 +52,7 @@ item_stats = FeatureView(
 )
 user_history = FeatureView(
     name=HISTORY_VIEW,
-    description="A user's last interactions, one per item, oldest first; training replays it from the events.",
+    description="A user's last interactions, one per item, oldest first, and what was shown to them in vain.",
     entities=[user],
     ttl=timedelta(0),
     schema=[
@@ -60,6 +60,8 @@ user_history = FeatureView(
         Field(name="times_us", dtype=Array(Int64)),
         Field(name="grades", dtype=Array(Float32)),
         Field(name="seen", dtype=Array(String)),
+        Field(name="shown", dtype=Array(String)),
+        Field(name="shown_counts", dtype=Array(Float32)),
     ],
     source=source(HISTORY_VIEW, "current.parquet"),
 )

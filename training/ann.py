@@ -8,22 +8,29 @@ import numpy as np
 import numpy.typing as npt
 
 from serving.retrieval.index import ExactIndex
-from serving.retrieval.scann_index import MIN_ITEMS, ScannIndex, build_scann
+from serving.retrieval.scann_index import MIN_ITEMS, WIDEST, Effort, ScannIndex, build_scann, set_effort
 
 RECALL_DEPTHS = (50, 500)
 RECALL_QUERIES = 200
+RECALL_AIM = 0.92
+EFFORTS = (Effort(0.005, 2), Effort(0.01, 2), Effort(0.02, 2), Effort(0.03, 3), Effort(0.05, 4), Effort(0.1, 4), WIDEST)
+"""How far searches may go, the fastest first."""
 
 
 @dataclass(frozen=True)
 class AnnReport:
-    """What was built: recall by depth, the mean share of the exact index's best items that are found."""
+    """What was built: how far it is searched, and recall by depth, the mean share of the exact index's best items
+    that are found."""
 
     items: int
+    effort: Effort
     recall: dict[int, float]
 
 
 def build_ann(embeddings: npt.NDArray[np.float32], directory: Path) -> AnnReport | None:
     """Writes ScaNN's assets where the catalogue is too large to be searched one by one.
+
+    It is searched no further than finds 92 % of the 500 best; as far as pays where that finds fewer.
 
     Args:
         embeddings: float32[N, d], each of length 1.
@@ -37,17 +44,26 @@ def build_ann(embeddings: npt.NDArray[np.float32], directory: Path) -> AnnReport
     if len(embeddings) <= MIN_ITEMS or sys.platform != "linux":
         return None
     build_scann(embeddings, directory)
-    return AnnReport(len(embeddings), measure_recall(embeddings, directory))
+    queries = _queries(embeddings, np.random.default_rng(0))
+    exact = ExactIndex(embeddings)
+    best = [exact.search(query, max(RECALL_DEPTHS))[0] for query in queries]
+    for effort in EFFORTS:
+        set_effort(directory, effort)
+        recall = measure_recall(ScannIndex(directory, len(embeddings)), queries, best)
+        if recall[max(RECALL_DEPTHS)] >= RECALL_AIM:
+            break
+    return AnnReport(len(embeddings), effort, recall)
 
 
-def measure_recall(embeddings: npt.NDArray[np.float32], directory: Path, seed: int = 0) -> dict[int, float]:
-    """Mean share of the exact index's best items, by depth, that the written index finds."""
-    exact, approximate = ExactIndex(embeddings), ScannIndex(directory, len(embeddings))
-    queries = _queries(embeddings, np.random.default_rng(seed))
+def measure_recall(
+    index: ScannIndex, queries: npt.NDArray[np.float32], best: list[npt.NDArray[np.int32]]
+) -> dict[int, float]:
+    """Mean share of the exact index's `best` items, by depth, that an index finds for queries float32[Q, d]."""
     recall = {}
     for depth in RECALL_DEPTHS:
         found = [
-            np.isin(exact.search(query, depth)[0], approximate.search(query, depth)[0]).mean() for query in queries
+            np.isin(rows[:depth], index.search(query, depth)[0]).mean()
+            for query, rows in zip(queries, best, strict=True)
         ]
         recall[depth] = float(np.mean(found))
     return recall

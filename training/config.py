@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from serving.config import Section, SieveConfig, parse_section
 
@@ -87,6 +87,7 @@ class NeuralRankerSettings(Section):
     batch_requests: int = Field(256, ge=1)
     learning_rate: float = Field(1e-3, gt=0)
     dropout: float = Field(0.1, ge=0, lt=1)
+    streaming: bool = Field(False, description="Ray Data streams Parquet shards to the workers, in bounded memory")
 
 
 Ranker = Annotated[LambdaMartSettings | NeuralRankerSettings, Field(discriminator="model")]
@@ -118,11 +119,48 @@ class GateSettings(Section):
     best_of_days: int = Field(90, ge=1)
 
 
+class EmbeddedEngine(Section):
+    """Features are joined and materialised by DuckDB in this process."""
+
+    type: Literal["embedded"] = "embedded"
+
+
+class RayEngine(Section):
+    """Features are joined and materialised on Ray; it needs the packages of `locks/feast-ray.txt`."""
+
+    type: Literal["ray"]
+    address: str | None = Field(None, description="a running cluster; None starts Ray on this machine")
+    object_store_mb: int = Field(256, ge=80, description="shared memory of a Ray that is started here")
+    write_concurrency: int = Field(1, ge=1, description="writers to the online store; SQLite takes one")
+
+
+FeatureEngine = Annotated[EmbeddedEngine | RayEngine, Field(discriminator="type")]
+
+
+class RemoteLake(Section):
+    """Delta tables on object storage. Credentials come from the provider's own places (environment, profile,
+    instance), never from a configuration that lies in a repository."""
+
+    url: str = Field(pattern=r"^(s3|gs|az|abfss)://[^/]+", description="bucket and prefix, such as s3://films/lake")
+    storage_options: dict[str, str] = Field({}, description="of deltalake's client, such as AWS_REGION")
+
+    @field_validator("storage_options")
+    @classmethod
+    def _hold_no_secret(cls, options: dict[str, str]) -> dict[str, str]:
+        words = ("secret", "access_key", "token", "password", "account_key", "credential")
+        secrets = [name for name in options if any(word in name.lower() for word in words)]
+        if secrets:
+            raise ValueError(f"{', '.join(secrets)}: credentials are not configuration")
+        return options
+
+
 class TrainingConfig(Section):
     """Everything that shapes a training run."""
 
     seed: int = 7
     workers: int = Field(1, ge=1, description="Ray Train workers")
+    lake: RemoteLake | None = Field(None, description="None: the folder `lake` below `root`")
+    feature_engine: FeatureEngine = EmbeddedEngine()
     split: Split = TimeSplit()
     popular: PopularSettings = PopularSettings()
     item_to_item: ItemToItemSettings = ItemToItemSettings()

@@ -18,20 +18,24 @@ import numpy.typing as npt
 
 from serving.durable import flush, write_bytes
 from serving.errors import BundleError
+from serving.features.id_index import IdIndex
 
 ADULT = 18
 CAST_WIDTH = 6
 NEVER_US = np.iinfo(np.int64).min
 ALWAYS_US = np.iinfo(np.int64).max
 EVERYWHERE = np.uint64(2**64 - 1)
+NO_INDEX = IdIndex.of(np.empty(0, "S1"))
 OTHER_COUNTRY = 63
 
 _MANIFEST = "manifest.json"
 _DTYPES = {
     "features": "<f4", "maturity": "<i2", "licence_start_us": "<i8", "licence_end_us": "<i8",
     "country_mask": "<u8", "available_at_us": "<i8", "genre_mask": "<u8", "cast": "<i4", "year": "<i2",
-    "order": "<i4",
+    "franchise": "<i4", "edition": "<i4", "provider": "<i4",
 }  # fmt: skip
+_INDEX_DTYPES = {"id_hashes": "<u8", "id_rows": "<i4", "id_starts": "<i4"}
+_GROUPS = ("franchise", "edition", "provider")
 
 
 @dataclass(frozen=True)
@@ -42,8 +46,9 @@ class ItemTable:
     `maturity` int16[N] in years, 18 where unknown; `licence_start_us` and `licence_end_us` int64[N] (the extreme
     int64 where open); `country_mask` uint64[N], bit i the vocabulary's country i, bit 63 any other country;
     `available_at_us` int64[N]; `genre_mask` uint64[N], bit i the vocabulary's genre i; `cast` int32[N, 6] stable
-    hashes of names, -1 padded; `year` int16[N], 0 where unknown. `watermark_us` stamps the snapshot that the
-    features come from.
+    hashes of names, -1 padded; `year` int16[N], 0 where unknown; `franchise`, `edition` (versions of one film share
+    it) and `provider` int32[N] stable hashes of names, -1 for none, and where they are not given. `watermark_us`
+    stamps the snapshot that the features come from.
     """
 
     ids: npt.NDArray[np.bytes_]
@@ -58,12 +63,18 @@ class ItemTable:
     cast: npt.NDArray[np.int32]
     year: npt.NDArray[np.int16]
     watermark_us: int
-    order: npt.NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
-    """int32[N]: rows sorted by id, for look-ups; made where it is not given."""
+    franchise: npt.NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
+    edition: npt.NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
+    provider: npt.NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
+    index: IdIndex = NO_INDEX
+    """For look-ups by id; made where it is not given."""
 
     def __post_init__(self) -> None:
-        if len(self.order) != len(self.ids):
-            object.__setattr__(self, "order", np.argsort(self.ids, kind="stable").astype(np.int32))
+        if len(self.index) != len(self.ids):
+            object.__setattr__(self, "index", IdIndex.of(self.ids))
+        for name in _GROUPS:
+            if not len(getattr(self, name)):
+                object.__setattr__(self, name, np.full(len(self.ids), -1, np.int32))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -78,24 +89,22 @@ class ItemTable:
         manifest = _read_manifest(directory)
         problems: list[str] = []
         arrays = {name: _map(directory, name, entry, problems) for name, entry in manifest["arrays"].items()}
-        missing = sorted({"ids", *_DTYPES} - set(arrays))
+        missing = sorted({"ids", *_DTYPES} - set(_GROUPS) - set(arrays))
         problems += [f"{name}.npy is not in the manifest" for name in missing]
         if problems:
             raise BundleError(f"item table {directory} is damaged", problems)
         names = tuple(manifest["feature_names"])
-        return cls(feature_names=names, watermark_us=int(manifest["watermark_us"]), **arrays)
+        width = arrays["ids"].dtype.itemsize
+        index = NO_INDEX
+        if set(_INDEX_DTYPES) <= set(arrays):
+            hashes, rows, starts = (np.asarray(arrays[name]) for name in _INDEX_DTYPES)
+            index = IdIndex(hashes, rows, starts, width)
+        arrays = {name: arrays[name] for name in ("ids", *_DTYPES) if name in arrays}
+        return cls(feature_names=names, watermark_us=int(manifest["watermark_us"]), index=index, **arrays)
 
-    def rows_of(self, ids: Sequence[str]) -> npt.NDArray[np.int32]:
+    def rows_of(self, ids: Sequence[str] | npt.NDArray[np.bytes_]) -> npt.NDArray[np.int32]:
         """int32[n]: the row of each id, -1 where it is not in the table."""
-        if not len(ids) or not len(self):
-            return np.full(len(ids), -1, np.int32)
-        width = self.ids.dtype.itemsize
-        wanted = np.array([item.encode() for item in ids])
-        place = np.searchsorted(self.ids, wanted, sorter=self.order)
-        rows = self.order[np.minimum(place, len(self) - 1)]
-        # numpy drops trailing NULs of fixed-width bytes; ids hold none, so equality is exact
-        found = (self.ids[rows] == wanted) & (np.char.str_len(wanted) <= width)
-        return np.where(found, rows, -1).astype(np.int32)
+        return self.index.find(ids)
 
     def id_of(self, row: int) -> str:
         """The id of one row."""
@@ -109,9 +118,14 @@ class ItemTable:
     def take(self, rows: npt.NDArray[np.integer]) -> "ItemTable":
         """The table of these rows, in their order."""
         columns = {name: getattr(self, name)[rows] for name in _columns()}
-        return replace(self, **columns, order=np.empty(0, np.int32))
+        return replace(self, **columns, index=NO_INDEX)
 
-    def reindex(self, ids: Sequence[str]) -> "ItemTable":
+    def first(self, count: int) -> "ItemTable":
+        """The table of the first rows, without a copy of anything but its index."""
+        columns = {name: getattr(self, name)[:count] for name in _columns()}
+        return replace(self, **columns, index=NO_INDEX)
+
+    def reindex(self, ids: Sequence[str] | npt.NDArray[np.bytes_]) -> "ItemTable":
         """The table in the order of `ids` (a bundle's rows).
 
         An id that the table does not hold becomes a row without features that is never eligible.
@@ -122,13 +136,14 @@ class ItemTable:
         else:
             columns = {name: np.zeros((len(ids), *getattr(self, name).shape[1:]), getattr(self, name).dtype)
                        for name in _columns()}  # fmt: skip
-        columns["ids"] = np.array([item.encode() for item in ids], dtype="S")
+        columns["ids"] = np.asarray(ids if isinstance(ids, np.ndarray) else [item.encode() for item in ids], dtype="S")
         gone = rows < 0
         absent = {"features": np.nan, "maturity": ADULT, "licence_start_us": ALWAYS_US, "licence_end_us": NEVER_US,
-                  "country_mask": 0, "available_at_us": ALWAYS_US, "genre_mask": 0, "cast": -1, "year": 0}  # fmt: skip
+                  "country_mask": 0, "available_at_us": ALWAYS_US, "genre_mask": 0, "cast": -1, "year": 0,
+                  **dict.fromkeys(_GROUPS, -1)}  # fmt: skip
         for name, value in absent.items():
             columns[name][gone] = value
-        return replace(self, **columns, order=np.empty(0, np.int32))
+        return replace(self, **columns, index=NO_INDEX)
 
 
 def write_item_table(directory: Path, table: ItemTable) -> None:
@@ -148,8 +163,8 @@ def write_item_table(directory: Path, table: ItemTable) -> None:
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir()
     entries = {}
-    for name in (*_columns(), "order"):
-        array = np.ascontiguousarray(getattr(table, name))
+    for name, values in _arrays(table).items():
+        array = np.ascontiguousarray(values)
         path = draft / f"{name}.npy"
         with path.open("wb") as file:
             np.save(file, array, allow_pickle=False)
@@ -204,7 +219,12 @@ class ItemTablePointer:
 
 
 def _columns() -> list[str]:
-    return [f.name for f in fields(ItemTable) if f.name not in ("feature_names", "watermark_us", "order")]
+    return [f.name for f in fields(ItemTable) if f.name not in ("feature_names", "watermark_us", "index")]
+
+
+def _arrays(table: ItemTable) -> dict[str, npt.NDArray[Any]]:
+    index = dict(zip(_INDEX_DTYPES, (table.index.hashes, table.index.rows, table.index.starts), strict=True))
+    return {**{name: getattr(table, name) for name in _columns()}, **index}
 
 
 def _check(table: ItemTable) -> list[str]:
@@ -215,9 +235,8 @@ def _check(table: ItemTable) -> list[str]:
         array, shape = getattr(table, name), shapes.get(name, (n,))
         if array.dtype != np.dtype(dtype) or array.shape != shape:
             problems.append(f"{name} must be {dtype}{shape}, it is {array.dtype.str}{array.shape}")
-    ordered = table.ids[table.order]
-    problems += [f"item {bytes(i).decode()!r} is there twice" for i in ordered[1:][ordered[1:] == ordered[:-1]]]
-    return problems
+    problem = table.index.problem(table.ids)
+    return problems if problem is None else [*problems, problem]
 
 
 def _read_manifest(directory: Path) -> dict[str, Any]:

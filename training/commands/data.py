@@ -123,9 +123,9 @@ def versions(context: typer.Context) -> None:
 
 
 def _lake(context: typer.Context) -> "Lake":
-    from training.data.tables import Lake
+    from training.data.tables import open_lake
 
-    return Lake(load_config(context.obj).lake)
+    return open_lake(load_config(context.obj))
 
 
 def _existing_lake(context: typer.Context) -> "Lake":

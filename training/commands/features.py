@@ -35,12 +35,12 @@ def materialize(
     ] = None,
 ) -> None:
     """Builds missing snapshots, fills the online store and publishes the item table."""
-    from training.data.tables import Lake
+    from training.data.tables import open_lake
     from training.features import materialize as work
 
     config = load_config(context.obj)
     at_us = None if at is None else parse_time_us(at)
-    report = work.materialize(config, Lake(config.lake).connect(), at_us)
+    report = work.materialize(config, open_lake(config).connect(), at_us)
     typer.echo(
         f"snapshot {report.snapshot}: {report.users} users, {report.histories} histories, {report.items} items; "
         f"{report.snapshots.built} snapshot files built, {report.snapshots.kept} kept; {report.seconds:.1f} s"

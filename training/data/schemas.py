@@ -42,6 +42,8 @@ class TableSchema:
     key: tuple[str, ...]
     time_column: str | None
     """The column whose UTC date is stored as `event_date`, and its month partitions (None: not partitioned)."""
+    optional: frozenset[str] = frozenset()
+    """Columns that producers and stored tables may lack; absent is null."""
 
 
 ITEMS = TableSchema(
@@ -56,7 +58,8 @@ ITEMS = TableSchema(
             ("maturity", pa.int32()),  # youngest age that may see it; null is unknown: adults only
             ("duration_s", pa.int32()),
             ("provider", pa.string()),
-            ("franchise", pa.string()),
+            ("franchise", pa.string()),  # films that belong together share one; null is none
+            ("edition", pa.string()),  # versions of the same film share one; null is the only version
             ("language", pa.string()),
             ("countries", pa.list_(pa.string())),  # licensed countries; null or empty is everywhere
             ("licence_start", TIMESTAMP),
@@ -68,6 +71,7 @@ ITEMS = TableSchema(
     required=frozenset({"item_id", "available_at", "ingested_at"}),
     key=("item_id", "ingested_at"),
     time_column=None,
+    optional=frozenset({"provider", "franchise", "edition"}),
 )
 
 USERS = TableSchema(

@@ -6,7 +6,7 @@ reasons, against the lake (duplicates, users) as well, and a batch larger than m
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import duckdb
 import pyarrow as pa
@@ -102,8 +102,7 @@ def validate_batch(lake: Lake, table: str, chunk: pa.Table) -> Verdicts:
 
 def conform_rows(schema: TableSchema, chunk: pa.Table) -> pa.Table:
     """The declared columns as declared, then the conversion's columns (null where absent) and `_n` int64."""
-    unpartitioned = TableSchema(schema.name, schema.arrow, schema.required, schema.key, None)
-    table = conform(unpartitioned, chunk)
+    table = conform(replace(schema, time_column=None), chunk)
     for name, kind in CONVERSION.items():
         column = chunk[name] if name in chunk.column_names else pa.nulls(chunk.num_rows, kind)
         table = table.append_column(name, column)

@@ -54,21 +54,23 @@ def answer_all(
 ) -> dict[str, NDArray[np.int32]]:
     """int32[U, 50] of each part, best first, -1 padded, in the run's rows; None is the whole chain as served.
 
-    The bundle may be an earlier one with other rows; an item that this run does not know counts as a miss.
+    The bundle may be an earlier one with other rows, and answers with newer items as it would have done then; an
+    item that this run does not know counts as a miss.
     """
     lists = {name: np.full((len(holdout.requests), LIST_LENGTH), -1, np.int32) for name in parts}
     own_row = {item: row for row, item in enumerate(replay.item_ids)}
-    catalogue = recommender.model.catalogue
-    to_run = np.array([own_row.get(item, -1) for item in catalogue.ids_of(np.arange(len(catalogue)))], np.int32)
-    for index, (request, query, state) in enumerate(replayed(recommender, replay, holdout.requests)):
+    replays = replayed(recommender, replay, holdout.requests, with_shown=True)
+    for index, (request, query, state) in enumerate(replays):
         for name, part in parts.items():
             if part is None:
                 full = query.model_copy(update={"k": LIST_LENGTH})
                 answer = recommender.recommend(full, state, request.time_us)
-                rows = catalogue.rows_of([item.id for item in answer.items])
+                ids = [item.id for item in answer.items]
             else:
-                rows = recommender.retrieve(query, state, request.time_us, part).row[:LIST_LENGTH]
-            lists[name][index, : len(rows)] = to_run[rows]
+                ids = recommender.table().ids_of(
+                    recommender.retrieve(query, state, request.time_us, part).row[:LIST_LENGTH]
+                )
+            lists[name][index, : len(ids)] = [own_row.get(item, -1) for item in ids]
     return lists
 
 

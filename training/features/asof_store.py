@@ -1,6 +1,7 @@
 """Feast's offline store for packed views: point-in-time reads by `point_in_time`, all else as Feast's DuckDB store."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -139,19 +140,60 @@ class AsofRetrievalJob(RetrievalJob):
         return self._to_arrow_internal(timeout).to_pandas()
 
     def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:
-        table = pa.Table.from_pandas(self._entity_df, preserve_index=False)
+        return join_views(self._entities(), self._time_us(), self._joins())
+
+    def _entities(self) -> pa.Table:
+        return pa.Table.from_pandas(self._entity_df, preserve_index=False)
+
+    def _time_us(self) -> np.ndarray:
         times = pd.to_datetime(self._entity_df[self._time_column], utc=True)
-        time_us = times.to_numpy("datetime64[us]").astype(np.int64)
-        for view in self._views:
-            name, width = packed_field(view)
-            key = next(iter(view.join_keys))
-            joined = (view.projection.join_key_map or {}).get(key, key)
-            ids = pa.array(self._entity_df[joined], pa.string())
-            ttl_us = int(view.ttl.total_seconds() * 1_000_000) if view.ttl else np.iinfo(np.int64).max
-            read = read_view(source_folder(view), key, name, width, ids, time_us, ttl_us)
-            column = f"{view.projection.name_alias or view.name}__{name}" if self._full_feature_names else name
-            table = table.append_column(column, _list_column(read.values, read.day != MISSING_DAY))
-        return table
+        time_us: np.ndarray = times.to_numpy("datetime64[us]").astype(np.int64)
+        return time_us
+
+    def _joins(self) -> list["ViewJoin"]:
+        return [ViewJoin.of(view, self._full_feature_names) for view in self._views]
+
+
+@dataclass(frozen=True)
+class ViewJoin:
+    """One packed view to be joined: where its files are, its own key and the entities' column with that key, its
+    field and the column that the result gets, the number of values, and how old a row may be."""
+
+    folder: Path
+    key: str
+    entity_column: str
+    field: str
+    column: str
+    width: int
+    ttl_us: int
+
+    @classmethod
+    def of(cls, view: FeatureView, full_feature_names: bool) -> "ViewJoin":
+        """The join that a view's projection asks for; without a TTL rows stay readable for ever.
+
+        Raises:
+            UnsupportedView: the view is not packed.
+        """
+        name, width = packed_field(view)
+        key = next(iter(view.join_keys))
+        return cls(
+            folder=source_folder(view),
+            key=key,
+            entity_column=(view.projection.join_key_map or {}).get(key, key),
+            field=name,
+            column=f"{view.projection.name_alias or view.name}__{name}" if full_feature_names else name,
+            width=width,
+            ttl_us=int(view.ttl.total_seconds() * 1_000_000) if view.ttl else int(np.iinfo(np.int64).max),
+        )
+
+
+def join_views(entities: pa.Table, time_us: np.ndarray, joins: Sequence[ViewJoin]) -> pa.Table:
+    """`entities`, R rows, with one packed column for each join: the row in force at `time_us` int64[R], else null."""
+    for join in joins:
+        ids = entities[join.entity_column].combine_chunks().cast(pa.string())
+        read = read_view(join.folder, join.key, join.field, join.width, ids, time_us, join.ttl_us)
+        entities = entities.append_column(join.column, _list_column(read.values, read.day != MISSING_DAY))
+    return entities
 
 
 class _TableJob(RetrievalJob):

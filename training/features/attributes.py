@@ -71,13 +71,13 @@ def read_items(connection: duckdb.DuckDBPyConnection, ids: dict[str, int], vocab
 
     Columns: `year`, `duration_s` and `maturity` as floats with NaN where unknown; `licence_start_us`,
     `licence_end_us`, `available_us`; `genres` float32[v, G] one-hot; `genre_mask`, `country_mask`; `cast`
-    int32[v, 6] hashes of names, -1 padded.
+    int32[v, 6] hashes of names, -1 padded; `franchise`, `edition` and `provider` int32[v] hashes, -1 for none.
     """
     rows: pa.Table = connection.sql(
         """SELECT item_id, epoch_us(ingested_at) AS since_us, year::DOUBLE AS year, duration_s::DOUBLE AS duration_s,
                   maturity::DOUBLE AS maturity, epoch_us(available_at) AS available_us,
                   epoch_us(licence_start) AS licence_start_us, epoch_us(licence_end) AS licence_end_us,
-                  genres, "cast", countries
+                  genres, "cast", countries, franchise, edition, provider
            FROM items_log ORDER BY since_us, item_id"""
     ).to_arrow_table()
     entity = [ids.setdefault(item, len(ids)) for item in rows["item_id"].to_pylist()]
@@ -92,12 +92,13 @@ def read_items(connection: duckdb.DuckDBPyConnection, ids: dict[str, int], vocab
         "genre_mask": genre_mask,
         "country_mask": _country_masks(rows["countries"].to_pylist(), vocabulary.countries),
         "cast": _cast(rows["cast"].to_pylist()),
+        **{name: _codes(rows[name]) for name in ("franchise", "edition", "provider")},
     }
     return Versions(np.array(entity, np.int32), rows["since_us"].to_numpy(), columns)
 
 
 def name_code(name: str) -> int:
-    """A person's stable 31-bit code."""
+    """The stable 31-bit code of a person, franchise, edition or provider."""
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=4).digest(), "little") & 0x7FFFFFFF
 
 
@@ -120,6 +121,15 @@ def _country_masks(lists: Sequence[Sequence[str] | None], countries: Sequence[st
         elif not known.issuperset(names):
             masks[row] |= np.uint64(1 << OTHER_COUNTRY)
     return masks
+
+
+def _codes(names: pa.ChunkedArray) -> npt.NDArray[np.int32]:
+    """int32[v] codes of names; -1 for null and for the empty name."""
+    encoded = names.combine_chunks().dictionary_encode()
+    codes = [name_code(name) if name else -1 for name in encoded.dictionary.to_pylist()]
+    rows = encoded.indices.fill_null(len(codes)).to_numpy()
+    found: npt.NDArray[np.int32] = np.array([*codes, -1], np.int32)[rows]
+    return found
 
 
 def _cast(lists: Sequence[Sequence[str] | None]) -> npt.NDArray[np.int32]:

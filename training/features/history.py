@@ -2,11 +2,12 @@
 
 An interaction is a play (grade 1, or 2 from 8 minutes), a completion (3) or a rating (3 from four stars, else 1). At a
 reader's time L it counts when `max(event_time, ingested_at) < L - history_lag`, to the microsecond. The history is
-the last interactions, one per item, oldest first; `seen` is every item ever played, completed or rated.
+the last interactions, one per item, oldest first; `seen` is every item ever played, completed or rated. Beside it
+lies what was shown in vain (training.features.shown).
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from serving.durable import flush
-from serving.features.online import USER_KEY
+from serving.features.online import HISTORY_FIELDS, USER_KEY
+from training.features.shown import NOTHING_SHOWN, Shown
 from training.features.statistics import COMPLETION_SHARE, LONG_PLAY_S
 
 USER_HISTORY = "user_history"
@@ -130,17 +132,24 @@ def replay(
     return out
 
 
-def write_history(log: InteractionLog, directory: Path, at_us: int, lag_us: int, length: int) -> Path:
-    """Writes every user's history as a reader at `at_us` finds it, for Feast to materialise; replaced whole."""
+def write_history(
+    log: InteractionLog, shown: Mapping[str, Shown], directory: Path, at_us: int, lag_us: int, length: int
+) -> Path:
+    """Writes every user's history as a reader at `at_us` finds it, for Feast to materialise; replaced whole.
+
+    `shown`: what was shown in vain as known then, by user id.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     ids = np.array(log.item_ids, dtype=object)
-    columns: dict[str, list[object]] = {name: [] for name in (USER_KEY, "items", "times_us", "grades", "seen")}
-    for user, user_id in enumerate(log.user_ids):
-        seen = log.seen(user, at_us - lag_us)
-        if not len(seen):
+    columns: dict[str, list[object]] = {name: [] for name in (USER_KEY, *HISTORY_FIELDS)}
+    silent = sorted(shown.keys() - set(log.user_ids))
+    for user, user_id in [*enumerate(log.user_ids), *((-1, user_id) for user_id in silent)]:
+        seen, in_vain = log.seen(user, at_us - lag_us), shown.get(user_id, NOTHING_SHOWN)
+        if not len(seen) and not in_vain.items:
             continue
         history = log.history(user, at_us - lag_us, length)
-        row = (user_id, ids[history.items], history.times_us, history.grades, sorted(ids[seen]))
+        fresh = (ids[history.items], history.times_us, history.grades, sorted(ids[seen]))
+        row = (user_id, *fresh, in_vain.items, in_vain.counts)
         for name, value in zip(columns, row, strict=True):
             columns[name].append(value)
     path = directory / "current.parquet"
@@ -169,6 +178,8 @@ def _history_table(columns: dict[str, list[object]], at_us: int) -> pa.Table:
             "times_us": pa.array(columns["times_us"], pa.list_(pa.int64())),
             "grades": pa.array(columns["grades"], pa.list_(pa.float32())),
             "seen": pa.array(columns["seen"], pa.list_(pa.string())),
+            "shown": pa.array(columns["shown"], pa.list_(pa.string())),
+            "shown_counts": pa.array(columns["shown_counts"], pa.list_(pa.float32())),
             "event_timestamp": stamps,
             "created": stamps,
         }

@@ -27,15 +27,16 @@ class ItemCatalogue:
         self._ids = np.array(list(codes), dtype=object)
 
     def table(self, at_us: int, ttl_us: int) -> ItemTable:
-        """Every item known before `at_us`, ordered by id, with features as a reader at `at_us` finds them.
+        """Every item known before `at_us`, first seen first, with features as a reader at `at_us` finds them.
 
-        `at_us` has the reader's lag already taken off. Items that the newest snapshot of the last `ttl_us` does not
-        hold have NaN features; a snapshot holds every item that was available. The watermark is its stamp, 0 where
-        there is none.
+        Of items that were seen first at one time the lower id comes first, so that a later table begins with the
+        rows of an earlier one, unless an item came in with a time long past. `at_us` has the reader's lag already
+        taken off. Items that the newest snapshot of the last `ttl_us` does not hold have NaN features; a snapshot
+        holds every item that was available. The watermark is its stamp, 0 where there is none.
         """
         known = np.flatnonzero(self._versions.since_us < at_us)
         newest = dict(zip(self._versions.entity[known].tolist(), known.tolist(), strict=True))
-        codes = sorted(newest, key=lambda code: str(self._ids[code]).encode())
+        codes = sorted(newest)  # codes were given out in the order of the log
         ids = [str(self._ids[code]) for code in codes]
         rows = np.array([newest[code] for code in codes], np.int64)
         columns = {name: values[rows] for name, values in self._versions.columns.items()}
@@ -51,6 +52,9 @@ class ItemCatalogue:
             available_at_us=columns["available_us"].astype(np.int64),
             genre_mask=columns["genre_mask"].astype(np.uint64),
             cast=columns["cast"].astype(np.int32),
+            franchise=columns["franchise"].astype(np.int32),
+            edition=columns["edition"].astype(np.int32),
+            provider=columns["provider"].astype(np.int32),
             year=np.nan_to_num(columns["year"].astype(np.float64)).astype(np.int16),
             watermark_us=watermark_us,
         )

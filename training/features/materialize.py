@@ -15,11 +15,14 @@ import pyarrow.parquet as pq
 
 from serving.config import SieveConfig, SqliteOnlineStore
 from serving.errors import DataError
-from serving.features.online import HISTORY_VIEW, STATS_VIEW
+from serving.features.online import HISTORY_VIEW, STATS_VIEW, USER_KEY
 from serving.features.spec import DAY_US, film_features
+from training.config import RayEngine, training_config
 from training.features.history import InteractionLog, write_history
 from training.features.item_catalogue import ItemCatalogue, publish_item_table
+from training.features.online_rows import count_online
 from training.features.repository import check_services, open_store
+from training.features.shown import all_shown_in_vain
 from training.features.snapshots import (
     SnapshotReport,
     build_snapshots,
@@ -75,7 +78,8 @@ def materialize(
     log = InteractionLog.read(connection)
     history_lag_us = int(config.features.history_lag_s * SECOND_US)
     length = config.features.history_length
-    history = write_history(log, config.feature_store / HISTORY_VIEW, at_us, history_lag_us, length)
+    shown = all_shown_in_vain(connection, at_us - history_lag_us)
+    history = write_history(log, shown, config.feature_store / HISTORY_VIEW, at_us, history_lag_us, length)
     _write_online(config, day, ttl_us, at_us)
     table = ItemCatalogue(connection, config.feature_store, features).table(at_us - lag_us, ttl_us)
     directory = publish_item_table(config, table, at_us)
@@ -109,6 +113,31 @@ def _write_online(config: SieveConfig, day: int, ttl_us: int, at_us: int) -> Non
     with contextlib.redirect_stdout(io.StringIO()):
         store.materialize(oldest, stamp, feature_views=[STATS_VIEW], disable_event_timestamp=False)
         store.materialize(at, at, feature_views=[HISTORY_VIEW], disable_event_timestamp=False)
+    if isinstance(training_config(config).feature_engine, RayEngine):
+        _require_online(config, day, ttl_us, at_us)
+
+
+def _require_online(config: SieveConfig, newest: int, ttl_us: int, at_us: int) -> None:
+    """Counts what is online by stamp: Feast's Ray engine hides the failure of a batch, and drops what the TTL rules
+    out by the time on the wall rather than by the moment that is materialised."""
+    stats, known = config.feature_store / STATS_VIEW, set[str]()
+    days = [day for day in snapshot_days(stats) if newest * DAY_US - ttl_us < day * DAY_US <= newest * DAY_US]
+    files = [(STATS_VIEW, snapshot_path(stats, day), day * DAY_US) for day in reversed(days)]
+    files.append((HISTORY_VIEW, config.feature_store / HISTORY_VIEW / "current.parquet", at_us))
+    problems = []
+    for view, path, stamp_us in files:
+        users = set(pq.read_table(path, columns=[USER_KEY])[USER_KEY].to_pylist())
+        if view == STATS_VIEW:
+            users, known = users - known, known | users
+        found = count_online(config.online_store, view, users, stamp_us // SECOND_US)
+        if found != len(users):
+            stamp = _moment(stamp_us).isoformat()
+            problems.append(f"{view}: {found:,} of {len(users):,} rows of {stamp} are in the online store")
+    if problems:
+        problems.append(
+            "a row older than its view's TTL by now is dropped: materialise the past with the embedded engine"
+        )
+        raise DataError("Feast's Ray engine did not write everything; Ray's logs may say more", problems)
 
 
 def _use_write_ahead_log(path: Path) -> None:

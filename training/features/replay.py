@@ -19,6 +19,7 @@ from serving.features.user_state import UserState
 from training.features.history import InteractionLog, replay
 from training.features.item_catalogue import ItemCatalogue
 from training.features.point_in_time import MISSING_DAY, read_view
+from training.features.shown import NOTHING_SHOWN, shown_in_vain
 from training.features.snapshots import USER_STATS
 from training.features.training_set import FeatureReader
 
@@ -35,6 +36,7 @@ class Replay:
     ) -> None:
         """`connection` shows the lake at the run's versions; `user_ids` 'S'[U] and `item_ids` 'S'[N] name the rows."""
         settings = config.features
+        self._connection = connection
         self.features = film_features(config.vocabulary)
         self.reader = FeatureReader(config.feature_store, self.features, settings)
         self._catalogue = ItemCatalogue(connection, config.feature_store, self.features)
@@ -65,11 +67,21 @@ class Replay:
         codes = self._codes[users]
         return replay(self._log, codes, time_us, self._history_lag_us, length, self._rows_of_items)
 
-    def states(self, users: NDArray[np.integer], time_us: NDArray[np.int64]) -> Iterator[UserState]:
-        """Each user as the online store would have had them at that time."""
+    def states(
+        self, users: NDArray[np.integer], time_us: NDArray[np.int64], with_shown: bool = False
+    ) -> Iterator[UserState]:
+        """Each user as the online store would have had them at that time.
+
+        What was shown in vain is left out unless it is asked for: rules read it and features do not, and to count it
+        costs a scan of the impressions.
+        """
         width = len(self.features.user)
         ids, at_us = self.user_ids(users), time_us - self._lag_us
         stats = read_view(self._root / USER_STATS, USER_KEY, STATS_FIELD, width, ids, at_us, self._ttl_us)
+        shown = [NOTHING_SHOWN] * len(users)
+        if with_shown:
+            names = [self._users[user] for user in users.tolist()]
+            shown = shown_in_vain(self._connection, names, time_us - self._history_lag_us)
         for row, (user, time) in enumerate(zip(users.tolist(), time_us.tolist(), strict=True)):
             code, before_us = int(self._codes[user]), time - self._history_lag_us
             history = self._log.history(code, before_us, self._history_length)
@@ -82,6 +94,8 @@ class Replay:
                 history_times_us=history.times_us,
                 history_grades=history.grades,
                 seen=sorted(self._log.item_ids[item] for item in self._log.seen(code, before_us)),
+                shown_items=shown[row].items,
+                shown_counts=shown[row].counts,
             )
 
     def item_table(self, time_us: int) -> ItemTable:

@@ -18,6 +18,7 @@ from serving.config import RedisOnlineStore, SieveConfig, SqliteOnlineStore, loa
 from serving.errors import ConfigError
 from serving.features.online import PROJECT
 from serving.features.spec import FeatureSet
+from training.config import RayEngine, training_config
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -50,7 +51,11 @@ def active_config(definition_file: str) -> SieveConfig:
 
 
 def repo_config(config: SieveConfig) -> "RepoConfig":
-    """Feast's settings for this configuration."""
+    """Feast's settings for this configuration.
+
+    Raises:
+        ConfigError: a mistake in the `training` section, which names the engine.
+    """
     from feast.repo_config import RepoConfig
 
     config.feature_store.mkdir(parents=True, exist_ok=True)
@@ -58,7 +63,7 @@ def repo_config(config: SieveConfig) -> "RepoConfig":
         project=PROJECT,
         provider="local",
         registry={"registry_type": "file", "path": str(config.feature_store / "registry.db"), "cache_ttl_seconds": 0},
-        offline_store={"type": "training.features.asof_store.AsofOfflineStore"},
+        **_engine(config),
         online_store=_online_store(config),
         entity_key_serialization_version=3,
         repo_path=config.feature_store,
@@ -129,6 +134,24 @@ def _service_problems(store: "FeatureStore", service: str, views: dict[str, str]
             first = next(a for a, b in zip(names, wanted, strict=True) if a != b)
             problems.append(f"service {service} holds view {view} in another order, from {first} on")
     return problems
+
+
+def _engine(config: SieveConfig) -> dict[str, Any]:
+    """Feast's offline store and compute engine, as `training.feature_engine` says."""
+    engine = training_config(config).feature_engine
+    if not isinstance(engine, RayEngine):
+        return {"offline_store": {"type": "training.features.asof_store.AsofOfflineStore"}}
+    started_here = {"object_store_memory": engine.object_store_mb * 2**20}
+    session = {"ray_address": engine.address, "ray_conf": {} if engine.address else started_here}
+    return {
+        "offline_store": {
+            "type": "training.jobs.ray_feature_store.RayAsofOfflineStore",
+            "storage_path": str(config.feature_store / "ray"),
+            **session,
+        },
+        "batch_engine": {"type": "ray.engine", "write_concurrency": engine.write_concurrency, **session},
+        "materialization": {"pull_latest_features": True},
+    }
 
 
 def _online_store(config: SieveConfig) -> dict[str, Any]:

@@ -20,13 +20,14 @@ from serving.features.spec import film_features
 from serving.retrieval.user_tower import pool_history
 from training.config import TrainingConfig
 from training.export.parity import check_parity
-from training.export.towers import export_neural_ranker
+from training.export.ranker import export_split_ranker, split_rows
 from training.export.trees import export_lambdamart
 from training.features.replay import Replay
 from training.jobs.ranker_rows import Request, replayed
 from training.jobs.retrieval import open_retrieval
 from training.models.lambdamart import LambdaMart
-from training.models.ranker import Ranker, RankerRows
+from training.models.neural_ranker import NeuralRanker
+from training.models.ranker import RankerRows
 
 APP = "recommend"
 GOLDEN_REQUESTS = 8
@@ -40,7 +41,7 @@ class Draft:
     """What a bundle is sealed from: a fit of retrieval, a trained ranker and where they came from."""
 
     retrieval: Path
-    ranker: Ranker
+    ranker: LambdaMart | NeuralRanker
     rows: RankerRows
     config: SieveConfig
     training: TrainingConfig
@@ -60,21 +61,27 @@ def seal_draft(draft: Draft, replay: Replay, examples: list[Request], target: Pa
     writer = BundleWriter(target)
     features = FeatureManifest.of(film_features(draft.config.vocabulary))
     _write_ranker(draft, features, writer)
-    freeze_golden(writer, *_golden_inputs(draft, replay, examples))
+    freeze_golden(writer, **_golden_inputs(draft, features, replay, examples))
     manifest = writer.seal(_manifest_fields(draft, features, replay))
     return manifest.version
 
 
 def _write_ranker(draft: Draft, features: FeatureManifest, writer: BundleWriter) -> None:
-    export: Any = export_lambdamart if isinstance(draft.ranker, LambdaMart) else export_neural_ranker
-    content: bytes = export(draft.ranker, features.entries)
     sample = np.array(draft.rows.features[:PARITY_ROWS])
-    check_parity("ranker", draft.ranker.score(sample), content, {"features": sample})
+    if isinstance(draft.ranker, NeuralRanker):
+        content = export_split_ranker(draft.ranker, features)
+        inputs = split_rows(sample, features)
+    else:
+        content = export_lambdamart(draft.ranker, features.entries)
+        inputs = {layout.FEATURES: sample}
+    check_parity("ranker", draft.ranker.score(sample), content, inputs)
     writer.write_bytes(layout.MODEL_FILES[layout.RANKER], content)
 
 
-def _golden_inputs(draft: Draft, replay: Replay, examples: list[Request]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """User rows float32[G, Du], pooled histories float32[G, d] and matrices float32[G, C, F] of real requests."""
+def _golden_inputs(
+    draft: Draft, features: FeatureManifest, replay: Replay, examples: list[Request]
+) -> dict[str, np.ndarray]:
+    """What `freeze_golden` takes, of real requests."""
     recommender = Recommender(open_retrieval(draft.retrieval, draft.config, APP))
     users, histories, matrices = [], [], []
     for request, query, state in replayed(recommender, replay, examples):
@@ -89,7 +96,12 @@ def _golden_inputs(draft: Draft, replay: Replay, examples: list[Request]) -> tup
             break
     if not users:
         raise DataError("no golden examples", [f"no request has {GOLDEN_CANDIDATES} eligible candidates"])
-    return np.stack(users), np.stack(histories), np.stack(matrices)
+    inputs = {"user": np.stack(users), "history": np.stack(histories), "features": np.stack(matrices)}
+    if isinstance(draft.ranker, NeuralRanker):
+        apart = [split_rows(matrix, features) for matrix in matrices]
+        inputs["features"] = np.stack([rows[layout.CANDIDATE] for rows in apart])
+        inputs["request"] = np.stack([rows[layout.REQUEST][0] for rows in apart])
+    return inputs
 
 
 def _manifest_fields(draft: Draft, features: FeatureManifest, replay: Replay) -> dict[str, Any]:
@@ -101,7 +113,7 @@ def _manifest_fields(draft: Draft, features: FeatureManifest, replay: Replay) ->
         "vocabulary": draft.config.vocabulary,
         "feature_settings": draft.config.features,
         "features": features,
-        "models": layout.film_models(features, dimension),
+        "models": layout.film_models(features, dimension, split_ranker=isinstance(draft.ranker, NeuralRanker)),
         "segments": (OVERALL_SEGMENT, *draft.config.vocabulary.countries),
         "data_versions": dict(draft.data_versions),
         "split": SplitEntry(method=draft.training.split.method, cuts_us=dict(draft.cuts_us)),

@@ -16,8 +16,10 @@ from training.models.interactions import Interactions, sort_interactions
 
 @dataclass(frozen=True)
 class Entities:
-    """The run's users and items, sorted by id; a user's or item's row is its place here.
+    """The run's users, sorted by id, and items, first seen first; a user's or item's row is its place here.
 
+    Of items that were seen first at one time the lower id comes first: an item table of a later day begins with
+    these rows, so that a bundle made of them can use it as it lies.
     `user_ids` 'S'[U] and `item_ids` 'S'[N] are unique UTF-8; `country` int16[U] counts the vocabulary's
     countries, -1 for any other.
     """
@@ -52,7 +54,9 @@ def read_entities(connection: duckdb.DuckDBPyConnection, countries: tuple[str, .
         DataError: there are no users or no items.
     """
     users = connection.sql("SELECT user_id, country FROM users ORDER BY user_id").to_arrow_table()
-    items = connection.sql("SELECT item_id FROM items ORDER BY item_id").to_arrow_table()
+    items = connection.sql(
+        "SELECT item_id FROM items_log GROUP BY item_id ORDER BY min(ingested_at), item_id"
+    ).to_arrow_table()
     empty = [name for name, table in (("users", users), ("items", items)) if not table.num_rows]
     if empty:
         raise DataError("there is nothing to learn from", [f"table {name} has no rows" for name in empty])
@@ -85,7 +89,8 @@ def _rows(known: NDArray[np.bytes_], ids: pa.ChunkedArray | pa.Array) -> NDArray
     names = np.array([text.encode() for text in encoded.dictionary.to_pylist()], dtype="S")
     if not len(names):
         return np.full(len(ids), -1, np.int32)
-    place = np.minimum(np.searchsorted(known, names), len(known) - 1)
+    order = np.argsort(known)
+    place = order[np.minimum(np.searchsorted(known, names, sorter=order), len(known) - 1)]
     row = np.where(known[place] == names, place, -1).astype(np.int32)
     codes = encoded.indices.fill_null(-1).to_numpy()
     return np.where(codes >= 0, row[codes], -1).astype(np.int32)

@@ -158,16 +158,17 @@ class _Groups:
 
 
 def replayed(
-    recommender: Recommender, replay: Replay, requests: list[Request]
+    recommender: Recommender, replay: Replay, requests: list[Request], with_shown: bool = False
 ) -> Iterator[tuple[Request, Query, UserState]]:
     """Each request with its query and user state; the item table in force moves along with their times.
 
-    Requests should be in order of time, since a table is built at each change of the snapshot.
+    Requests should be in order of time, since a table is built at each change of the snapshot. `with_shown`: the
+    states tell what was shown in vain, which rules read and rankers do not.
     """
     users = np.array([r.user for r in requests], np.int32)
     times = np.array([r.time_us for r in requests], np.int64)
     in_force = None
-    for request, state in zip(requests, replay.states(users, times), strict=True):
+    for request, state in zip(requests, replay.states(users, times, with_shown), strict=True):
         table = replay.item_table(request.time_us)
         if table is not in_force:
             recommender.table.replace(table)

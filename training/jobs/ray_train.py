@@ -8,19 +8,22 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from torch import nn
 
 from serving.errors import DependencyError
-from training.models.reporter import Reporter
 
-Loop = Callable[[dict[str, Any], Reporter], None]
 OBJECT_STORE_BYTES = 128 * 2**20
 """Workers read their data from files; Ray's own default would take a third of the memory."""
 PROGRESS_FILE = "progress.jsonl"
+SHARDS = "shards"
+SHUFFLED_BATCHES = 8
+"""Batches that a stream is shuffled over; shards hold their rows in a random order already."""
+READER_CPUS = 0.5
 # Each of these is a process or a poll beside the workers that a job of minutes on one machine does without.
 RAY_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -30,6 +33,57 @@ RAY_ENVIRONMENT = {
 }
 WORKER_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}
 """OpenMP threads that spin at barriers are several times slower as soon as another process wants a core."""
+
+
+class RayReporter:
+    """The reporter of a loop that runs in a Ray Train worker."""
+
+    def __init__(self, progress: Path) -> None:
+        import ray.train
+
+        context = ray.train.get_context()
+        self.rank: int = context.get_world_rank()
+        self.world: int = context.get_world_size()
+        self._progress = progress
+
+    def resume(self) -> Path | None:
+        import ray.train
+
+        checkpoint = ray.train.get_checkpoint()
+        return None if checkpoint is None else Path(checkpoint.to_directory())
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        import ray.train.torch
+
+        return ray.train.torch.prepare_model(model)
+
+    def batches(self, size: int, seed: int) -> Iterator[pa.Table]:
+        import ray.train
+
+        shard = ray.train.get_dataset_shard(SHARDS)
+        assert shard is not None, "the run was started without a stream"
+        yield from shard.iter_batches(
+            batch_size=size,
+            batch_format="pyarrow",
+            local_shuffle_buffer_size=SHUFFLED_BATCHES * size,
+            local_shuffle_seed=seed,
+        )
+
+    def report(self, epoch: int, metrics: dict[str, float], save: Callable[[Path], None]) -> None:
+        import ray.train
+
+        if self.rank != 0:
+            ray.train.report(metrics, checkpoint_dir_name=f"epoch-{epoch:04d}")
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            save(Path(folder))
+            checkpoint = ray.train.Checkpoint.from_directory(folder)
+            ray.train.report(metrics, checkpoint=checkpoint, checkpoint_dir_name=f"epoch-{epoch:04d}")
+        with self._progress.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"epoch": epoch, **metrics}) + "\n")
+
+
+Loop = Callable[[dict[str, Any], RayReporter], None]
 
 
 @contextlib.contextmanager
@@ -64,8 +118,12 @@ def run_training(
     storage: Path,
     workers: int,
     progress: Callable[[str], None],
+    stream: Sequence[str] = (),
 ) -> Path:
     """Runs `loop` in `workers` processes and gives the folder of its last checkpoint.
+
+    `stream` are Parquet files whose rows Ray Data deals out to the workers: `loop` then reads them from
+    `RayReporter.batches`, and memory holds a few files at a time.
 
     `config` must be plain JSON; `config["data"]` is a folder that every worker can read, `config["threads"]` is
     set here. A run is known by `name`, its config, its data and its number of workers: calling this again after
@@ -81,9 +139,9 @@ def run_training(
     if finished.exists():
         return finished
     with ray_session():
-        threads = max(_cpus() // workers, 1)
-        config = {**config, "threads": threads, "progress": str(storage / run / PROGRESS_FILE)}
-        checkpoint = _fit(loop, config, run, storage, workers, threads, progress)
+        cpus = _cpus_per_worker(workers, bool(stream))
+        config = {**config, "threads": max(int(cpus), 1), "progress": str(storage / run / PROGRESS_FILE)}
+        checkpoint = _fit(loop, config, run, storage, workers, cpus, progress, stream)
     draft = storage / run / "finished.draft"
     shutil.rmtree(draft, ignore_errors=True)
     shutil.copytree(checkpoint, draft)
@@ -91,47 +149,16 @@ def run_training(
     return finished
 
 
-def _cpus() -> int:
+def _cpus_per_worker(workers: int, streaming: bool) -> float:
+    """The share of the session's CPUs. A stream's own tasks keep a quarter and one CPU at least: the one that lists
+    the files asks for a whole one, and without it the workers would wait for ever."""
     import ray
 
     resources: Callable[[], dict[str, float]] = ray.cluster_resources
-    return int(resources().get("CPU", 1))
-
-
-class RayReporter:
-    """The reporter of a loop that runs in a Ray Train worker."""
-
-    def __init__(self, progress: Path) -> None:
-        import ray.train
-
-        context = ray.train.get_context()
-        self.rank: int = context.get_world_rank()
-        self.world: int = context.get_world_size()
-        self._progress = progress
-
-    def resume(self) -> Path | None:
-        import ray.train
-
-        checkpoint = ray.train.get_checkpoint()
-        return None if checkpoint is None else Path(checkpoint.to_directory())
-
-    def wrap(self, model: nn.Module) -> nn.Module:
-        import ray.train.torch
-
-        return ray.train.torch.prepare_model(model)
-
-    def report(self, epoch: int, metrics: dict[str, float], save: Callable[[Path], None]) -> None:
-        import ray.train
-
-        if self.rank != 0:
-            ray.train.report(metrics, checkpoint_dir_name=f"epoch-{epoch:04d}")
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            save(Path(folder))
-            checkpoint = ray.train.Checkpoint.from_directory(folder)
-            ray.train.report(metrics, checkpoint=checkpoint, checkpoint_dir_name=f"epoch-{epoch:04d}")
-        with self._progress.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"epoch": epoch, **metrics}) + "\n")
+    cpus = resources().get("CPU", 1)
+    if streaming:
+        return max(cpus - max(cpus / 4, 1), 0) / workers
+    return max(cpus // workers, 1)
 
 
 def _run_in_worker(config: dict[str, Any]) -> None:
@@ -146,8 +173,9 @@ def _fit(
     run: str,
     storage: Path,
     workers: int,
-    threads: int,
+    cpus: float,
     progress: Callable[[str], None],
+    stream: Sequence[str],
 ) -> Path:
     import ray.train
     from ray.train.torch import TorchTrainer
@@ -162,8 +190,9 @@ def _fit(
     trainer = TorchTrainer(
         _run_in_worker,
         train_loop_config={**config, "loop": loop},
-        scaling_config=ray.train.ScalingConfig(num_workers=workers, resources_per_worker={"CPU": threads}),
+        scaling_config=ray.train.ScalingConfig(num_workers=workers, resources_per_worker={"CPU": cpus}),
         run_config=ray.train.RunConfig(**options),
+        **_stream_options(stream),
     )
     with _followed(Path(config["progress"]), run.rsplit("-", 1)[0], progress):
         try:
@@ -173,6 +202,19 @@ def _fit(
     if result.checkpoint is None:
         raise DependencyError(f"training of {run} ended without a checkpoint")
     return Path(result.checkpoint.path)
+
+
+def _stream_options(files: Sequence[str]) -> dict[str, Any]:
+    """What the trainer is told of a stream: its files in order, so that equal seeds give equal epochs."""
+    if not files:
+        return {}
+    import ray.data
+    import ray.train
+
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    dataset = ray.data.read_parquet([*files], num_cpus=READER_CPUS, override_num_blocks=len(files))
+    in_order = ray.data.ExecutionOptions(preserve_order=True)
+    return {"datasets": {SHARDS: dataset}, "dataset_config": ray.train.DataConfig(execution_options=in_order)}
 
 
 @contextlib.contextmanager

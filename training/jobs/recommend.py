@@ -33,7 +33,7 @@ from training.config import LambdaMartSettings, TrainingConfig
 from training.data.alarms import raise_if_alarmed
 from training.data.check import check_lake
 from training.data.splits import FIT, HOLDOUT, RANK, SKIPPED, assign_segments
-from training.data.tables import Lake
+from training.data.tables import open_lake
 from training.evaluate.as_served import Holdout
 from training.features.replay import Replay
 from training.features.snapshots import build_snapshots
@@ -78,7 +78,7 @@ class RecommendTraining:
         self.training = training
         self.run = run
         self.report = report
-        self.lake = Lake(config.lake)
+        self.lake = open_lake(config)
         self.store = BundleStore(config.bundles)
         self.twins = BundleStore(config.twins)
         self.registry = Registry(config.root / "mlflow")
@@ -191,7 +191,7 @@ class RecommendTraining:
         entities = read_entities(self.connection, self.config.vocabulary.countries)
         entities.save(partial)
         found = read_positives(self.connection, entities)
-        ids = entities.item_ids.astype(str)
+        ids = np.char.decode(entities.item_ids, "utf-8")
         segments = assign_segments(found.user, ids[found.item], found.time_us, self.training.split)
         np.save(partial / "segment.npy", segments.segment, allow_pickle=False)
         cuts = {"t1": segments.t1_us, "t2": segments.t2_us, "t3": segments.t3_us}

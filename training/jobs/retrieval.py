@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from serving.apps.film_model import FilmModel
 from serving.bundles import layout
 from serving.bundles.files import open_array
 from serving.bundles.manifest import FeatureManifest
+from serving.bundles.parts import FilmModel
 from serving.bundles.writer import BundleWriter
 from serving.config import SieveConfig
 from serving.features.item_table import ItemTable, write_item_table

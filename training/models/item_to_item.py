@@ -100,19 +100,6 @@ def ease_weights(taken: sparse.csr_matrix, ease_lambda: float) -> NDArray[np.flo
     return weights
 
 
-def score_items(
-    rows: NDArray[np.int32], scores: NDArray[np.float32], history: NDArray[np.integer]
-) -> NDArray[np.float32]:
-    """The scores float32[N] of all items for one history of rows [L]; -1 in the history is skipped.
-
-    `rows` and `scores` [N, K] are what `fit_item_to_item` returned. An empty history scores everything 0.
-    """
-    history = history[history >= 0]
-    listed, added = rows[history].ravel(), scores[history].ravel()
-    kept = listed >= 0
-    return np.bincount(listed[kept], weights=added[kept], minlength=len(rows)).astype(np.float32)
-
-
 def _blocks(pairs_of: NDArray[np.floating]) -> list[tuple[int, int]]:
     """Consecutive ranges of items whose co-occurrences add up to about `BLOCK_PAIRS`."""
     block = np.floor_divide(np.cumsum(pairs_of, dtype=np.float64), BLOCK_PAIRS)

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from torch import Tensor, nn
 
 from training.config import NeuralRankerSettings
 from training.models.layers import CHUNK, Standardise, mlp
-from training.models.ranker import RankerRows, informative_groups
-from training.models.reporter import Reporter
+from training.models.ranker import RankerRows, RequestBatch, gather_requests, informative_groups
+from training.models.ranker_shards import read_standardise, request_batch
+from training.models.reporter import Reporter, StreamReporter
 from training.models.weights import (
     load_arrays,
     load_module,
@@ -83,47 +85,61 @@ def train_neural_ranker(config: dict[str, Any], reporter: Reporter) -> None:
     The checkpoint's `model` folder is what `NeuralRanker.load` reads. Requests are shuffled alike in every
     worker and dealt out in turn; those whose rows all have one grade are left out.
     """
-    torch.set_num_threads(config["threads"])
     settings = NeuralRankerSettings.model_validate(config["settings"])
     rows, seed = RankerRows.open(Path(config["data"])), config["seed"]
-    torch.manual_seed(seed)
-    model = NeuralRanker(rows.features.shape[1], settings.hidden, settings.dropout)
-    model.standardise.fit(rows.features)
+    taught, starts = np.flatnonzero(informative_groups(rows)), rows.group_starts
+
+    def epoch_batches(epoch: int) -> Iterator[RequestBatch]:
+        order = np.random.default_rng((seed, epoch)).permutation(taught)
+        mine = np.resize(order[reporter.rank % len(order) :: reporter.world], -(-len(order) // reporter.world))
+        for first in range(0, len(mine), settings.batch_requests):
+            yield gather_requests(rows, starts, mine[first : first + settings.batch_requests])
+
+    standardise = Standardise(rows.features.shape[1])
+    standardise.fit(rows.features)
+    _train(config, settings, standardise, epoch_batches, reporter)
+
+
+def train_streamed_neural_ranker(config: dict[str, Any], reporter: StreamReporter) -> None:
+    """The same where `config["data"]` is a folder of `write_shards` and the reporter streams it."""
+    settings = NeuralRankerSettings.model_validate(config["settings"])
+
+    def epoch_batches(epoch: int) -> Iterator[RequestBatch]:
+        return map(request_batch, reporter.batches(settings.batch_requests, config["seed"] + epoch))
+
+    _train(config, settings, read_standardise(Path(config["data"])), epoch_batches, reporter)
+
+
+def _train(
+    config: dict[str, Any],
+    settings: NeuralRankerSettings,
+    standardise: Standardise,
+    epoch_batches: Callable[[int], Iterator[RequestBatch]],
+    reporter: Reporter,
+) -> None:
+    torch.set_num_threads(config["threads"])
+    torch.manual_seed(config["seed"])
+    model = NeuralRanker(len(standardise.mean), settings.hidden, settings.dropout)
+    model.standardise.load_state_dict(standardise.state_dict())
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=1e-4, fused=True)
     done = _restore(reporter.resume(), model, optimizer)
     wrapped = reporter.wrap(model)
-    taught = np.flatnonzero(informative_groups(rows))
     for epoch in range(done, settings.epochs):
         started = time.monotonic()
-        torch.manual_seed(seed + 1000 * epoch + reporter.rank)
-        order = np.random.default_rng((seed, epoch)).permutation(taught)
-        mine = np.resize(order[reporter.rank % len(order) :: reporter.world], -(-len(order) // reporter.world))
+        torch.manual_seed(config["seed"] + 1000 * epoch + reporter.rank)
         optimizer.param_groups[0]["lr"] = settings.learning_rate * (1 - epoch / settings.epochs)
-        loss = _train_epoch(wrapped.train(), optimizer, rows, mine, settings.batch_requests)
+        loss = _train_epoch(wrapped.train(), optimizer, epoch_batches(epoch))
         metrics = {"loss": loss, "seconds": time.monotonic() - started}
         reporter.report(epoch + 1, metrics, partial(_save, epoch=epoch + 1, model=model, optimizer=optimizer))
 
 
-def _train_epoch(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    rows: RankerRows,
-    groups: NDArray[np.integer],
-    batch_requests: int,
-) -> float:
-    starts, losses = rows.group_starts, []
-    for first in range(0, len(groups), batch_requests):
-        chosen = groups[first : first + batch_requests]
-        sizes = rows.group_sizes[chosen]
-        group = np.repeat(np.arange(len(chosen)), sizes)
-        index = starts[chosen][group] + np.arange(len(group)) - (np.cumsum(sizes) - sizes)[group]
+def _train_epoch(model: nn.Module, optimizer: torch.optim.Optimizer, batches: Iterable[RequestBatch]) -> float:
+    losses = []
+    for batch in batches:
+        group = torch.from_numpy(np.repeat(np.arange(len(batch.sizes)), batch.sizes))
         optimizer.zero_grad(set_to_none=True)
-        loss = listwise_loss(
-            model(torch.from_numpy(rows.features[index])),
-            torch.from_numpy(rows.grade[index].astype(np.int64)),
-            torch.from_numpy(group),
-            len(chosen),
-        )
+        scores = model(torch.from_numpy(batch.features))
+        loss = listwise_loss(scores, torch.from_numpy(batch.grade), group, len(batch.sizes))
         torch.autograd.backward(loss)
         optimizer.step()
         losses.append(loss.item())

@@ -1,6 +1,6 @@
 """What every ranker has in common: the rows it learns from and what comes out of training."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.errors import DataError
+from training.models.arrays import ArrayFolder
 from training.models.layers import require_finite
 
 MAX_GRADE = 3
@@ -24,7 +25,7 @@ class Ranker(Protocol):
 
 
 @dataclass(frozen=True)
-class RankerRows:
+class RankerRows(ArrayFolder):
     """Requests and their candidates: R rows in G consecutive groups, one group for each request.
 
     `features` float32[R, F] raw with defaults filled in (a memory map is fine), `grade` int8[R] 0 to 3,
@@ -39,18 +40,6 @@ class RankerRows:
     def group_starts(self) -> NDArray[np.int64]:
         """First row of each group and, at the end, R: int64[G + 1]."""
         return np.concatenate([[0], np.cumsum(self.group_sizes, dtype=np.int64)])
-
-    def save(self, folder: Path) -> None:
-        """Writes `features.npy`, `grade.npy` and `group_sizes.npy`."""
-        folder.mkdir(parents=True, exist_ok=True)
-        for field in fields(self):
-            np.save(folder / f"{field.name}.npy", getattr(self, field.name), allow_pickle=False)
-
-    @classmethod
-    def open(cls, folder: Path) -> "RankerRows":
-        """Maps what `save` wrote into memory, read-only."""
-        names = [field.name for field in fields(cls)]
-        return cls(**{n: np.load(folder / f"{n}.npy", mmap_mode="r", allow_pickle=False) for n in names})
 
     def check(self) -> None:
         """Raises:
@@ -68,6 +57,23 @@ class RankerRows:
         if problems:
             raise DataError("the ranker cannot be trained", problems)
         require_finite("the ranker's features", self.features)
+
+
+@dataclass(frozen=True)
+class RequestBatch:
+    """Some requests with their rows: `features` float32[R, F], `grade` int64[R], `sizes` int[G] rows of each."""
+
+    features: NDArray[np.float32]
+    grade: NDArray[np.int64]
+    sizes: NDArray[np.integer]
+
+
+def gather_requests(rows: RankerRows, starts: NDArray[np.int64], chosen: NDArray[np.integer]) -> RequestBatch:
+    """The groups `chosen`, int[G], in that order; `starts` is `rows.group_starts`, worked out once."""
+    sizes = rows.group_sizes[chosen]
+    group = np.repeat(np.arange(len(chosen)), sizes)
+    index = starts[chosen][group] + np.arange(len(group)) - (np.cumsum(sizes) - sizes)[group]
+    return RequestBatch(rows.features[index], rows.grade[index].astype(np.int64), sizes)
 
 
 def informative_groups(rows: RankerRows) -> NDArray[np.bool_]:

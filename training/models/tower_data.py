@@ -1,18 +1,18 @@
 """What the two-tower learns from: a folder of arrays that workers map into memory."""
 
-from dataclasses import dataclass, fields
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from serving.errors import DataError
 from serving.retrieval.user_tower import POOLED_HISTORY
+from training.models.arrays import ArrayFolder
 from training.models.layers import require_finite
 
 
 @dataclass(frozen=True)
-class TowerData:
+class TowerData(ArrayFolder):
     """Positives with what was known before each, and the items.
 
     `user` float32[R, Du] holds raw user features with defaults filled in; `history` int32[R, L] item rows,
@@ -27,18 +27,6 @@ class TowerData:
     grade: NDArray[np.int8]
     item_features: NDArray[np.float32]
     log_q: NDArray[np.float32]
-
-    def save(self, folder: Path) -> None:
-        """Writes one `.npy` for each array."""
-        folder.mkdir(parents=True, exist_ok=True)
-        for field in fields(self):
-            np.save(folder / f"{field.name}.npy", getattr(self, field.name), allow_pickle=False)
-
-    @classmethod
-    def open(cls, folder: Path) -> "TowerData":
-        """Maps what `save` wrote into memory, read-only."""
-        names = [field.name for field in fields(cls)]
-        return cls(**{n: np.load(folder / f"{n}.npy", mmap_mode="r", allow_pickle=False) for n in names})
 
 
 def tower_data(

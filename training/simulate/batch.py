@@ -50,8 +50,10 @@ def simulate(lake: Lake, settings: WorldSettings, progress: Progress | None = No
     which is killed leaves no lake; what it left is removed by the next run.
 
     Raises:
-        DataError: the lake's folder holds something already.
+        DataError: the lake's folder holds something already, or the lake is not on this machine's disk.
     """
+    if lake.objects is not None:
+        raise DataError("a world is simulated on this machine's disk", [f"the lake is at {lake.objects.url}"])
     if lake.root.exists() and any(lake.root.iterdir()):
         raise DataError(
             f"{lake.root} is not empty, and a simulation is a lake of its own",

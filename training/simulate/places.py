@@ -16,8 +16,11 @@ COUNTRY_LANGUAGE = np.array([0, 0, 1, 2, 3, 4, 5, 6, 7, 0], dtype=np.int8)
 
 DEVICES = tuple(device.value for device in Device)
 DEVICE_SHARE = np.array([0.38, 0.34, 0.10, 0.18])
-PROVIDERS = ("Northlight", "Harbour Pictures", "Kestrel", "Blue Lantern", "Meridian", "Paper Moon", "StreamFlix")
-PROVIDER_SHARE = np.array([0.24, 0.20, 0.16, 0.13, 0.11, 0.09, 0.07])
+PROVIDERS = (
+    "Northlight", "Harbour Pictures", "StreamFlix", "Kestrel", "Blue Lantern", "Meridian", "Paper Moon", "Long Shadow",
+    "Tidewater", "Red Door", "Alder & Sons", "Second Unit", "Lighthouse", "Cinema Aurora", "Salt Road",
+)  # fmt: skip
+PROVIDER_SHARE = np.array([0.22, 0.16, 0.12, 0.10, 0.08, 0.07, 0.06, 0.05, 0.04, 0.03, 0.02, 0.015, 0.015, 0.01, 0.01])
 
 MATURITIES = np.array([0, 7, 12, 16, 18], dtype=np.int16)
 """Ages that films are rated for; a user's age class is the highest of these not above the user's age."""

@@ -104,7 +104,7 @@ def users_table(users: Users) -> pa.Table:
 
 
 def items_table(films: Films, seed: int) -> pa.Table:
-    """The films as declared; open licences, unknown maturities and films of no franchise are null."""
+    """The films as declared; open licences, unknown maturities, no franchise and no other edition are null."""
     rng = stream(seed, Stream.FILMS, 2)
     titles = sequel_titles(film_titles(rng, films.count), films.leader, films.part, films.edition)
     return pa.Table.from_arrays(
@@ -118,6 +118,7 @@ def items_table(films: Films, seed: int) -> pa.Table:
             pa.array(films.duration_s),
             words(PROVIDERS, films.provider),
             _franchises(films),
+            _editions(films),
             words(LANGUAGES, films.language),
             _licensed_countries(films),
             timestamps(films.licence_start_us, films.licence_start_us == ALWAYS_US),
@@ -130,9 +131,23 @@ def items_table(films: Films, seed: int) -> pa.Table:
 
 
 def _franchises(films: Films) -> pa.Array:
-    count = int(films.franchise.max(initial=-1)) + 1
-    names = fixed_strings(np.hstack([np.tile(_FRANCHISE, (count, 1)), digits(np.arange(1, count + 1), 6)]))
-    return names.take(pa.array(films.franchise, mask=films.franchise < 0))
+    return _numbered(_FRANCHISE, films.franchise)
+
+
+def _editions(films: Films) -> pa.Array:
+    """The franchise's number for its first film and that film's other editions, where it has any."""
+    rows = np.flatnonzero(films.edition)
+    edition = np.full(films.count, -1, dtype=np.int32)
+    edition[rows] = films.franchise[rows]
+    edition[films.leader[rows]] = films.franchise[rows]
+    return _numbered(_EDITION, edition)
+
+
+def _numbered(prefix: np.ndarray, number: np.ndarray) -> pa.Array:
+    """`prefix-000001` for the number 0, and so on; null for -1."""
+    count = int(number.max(initial=-1)) + 1
+    names = fixed_strings(np.hstack([np.tile(prefix, (count, 1)), digits(np.arange(1, count + 1), 6)]))
+    return names.take(pa.array(number, mask=number < 0))
 
 
 def _licensed_countries(films: Films) -> pa.Array:
@@ -145,3 +160,4 @@ def _licensed_countries(films: Films) -> pa.Array:
 
 
 _FRANCHISE = np.frombuffer(b"franchise-", dtype=np.uint8)
+_EDITION = np.frombuffer(b"edition-", dtype=np.uint8)

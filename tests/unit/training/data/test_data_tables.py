@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from deltalake import write_deltalake
 
 from serving.errors import DataError
+from training.data import tables
 from training.data.files import rechunk
 from training.data.tables import Lake
 
@@ -53,6 +56,32 @@ def test_every_column_comes_back_with_its_declared_type_and_value(lake, rows):
     with lake.connect() as connection:
         back = connection.sql("SELECT * FROM items ORDER BY item_id").to_arrow_table()
     assert back.cast(table.schema).to_pylist() == table.to_pylist()
+
+
+def test_columns_that_a_producer_leaves_out_are_null_where_the_table_allows_it(lake, rows):
+    lake.append("items", rows("items", 1, item_id=["a"]).drop_columns(["edition", "provider"]))
+    with lake.connect() as connection:
+        assert connection.execute("SELECT item_id, edition, provider FROM items").fetchall() == [("a", None, None)]
+    with pytest.raises(DataError, match="does not take these columns"):
+        lake.append("items", rows("items", 1).drop_columns(["genres"]))
+
+
+def test_a_table_from_before_a_column_was_declared_is_read_and_appended_to(lake, rows, monkeypatch):
+    declared = tables.STORED["items"]
+    earlier = replace(
+        declared, arrow=declared.arrow.remove(declared.arrow.get_field_index("edition")), optional=frozenset()
+    )
+    monkeypatch.setitem(tables.STORED, "items", earlier)
+    first = lake.append("items", rows("items", 1, item_id=["old"]).drop_columns(["edition"]))
+    monkeypatch.setitem(tables.STORED, "items", declared)
+
+    assert count(lake, "items") == 1
+    lake.append("items", rows("items", 1, item_id=["new"], edition=["e"]))
+
+    with lake.connect() as connection:
+        stored = connection.execute("SELECT item_id, edition FROM items ORDER BY 1").fetchall()
+    assert stored == [("new", "e"), ("old", None)]
+    assert count(lake, "items", {"items": first}) == 1
 
 
 def test_a_microsecond_before_midnight_is_the_day_before(lake, rows):

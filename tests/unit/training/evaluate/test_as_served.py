@@ -75,32 +75,36 @@ def test_lists_name_the_runs_rows_whatever_the_bundles_order_is(recommender: Rec
         {SERVED: None, "popular": Part.POPULAR},
     )
     assert lists[SERVED].shape == (2, LIST_LENGTH)
-    assert listed(lists[SERVED][0]) == ["i11", "i05", "i03", "i02"]
-    assert listed(lists[SERVED][1]) == ["i11", "i08", "i05", "i03"]
+    assert listed(lists[SERVED][0]) == ["x99", "x98", "i11", "i05", "i03", "i02"]
+    assert listed(lists[SERVED][1]) == ["x99", "x98", "i11", "i08", "i05", "i03"]
     assert listed(lists["popular"][0]) == ["i02", "i03", "i05"]
-    assert (lists[SERVED][:, 4:] == -1).all()
+    assert (lists[SERVED][:, 6:] == -1).all()
 
 
 def test_each_request_is_answered_with_the_films_of_its_own_time(recommender: Recommender, tmp_path: Path) -> None:
     asked = holdout((0, 1, ["i05"]), (0, 3.5, ["i05"]))
     lists = answer_all(recommender, replay_of(film_log(unavailable="i11"), tmp_path), asked, {SERVED: None})
-    assert [listed(row) for row in lists[SERVED]] == [["i05", "i03", "i02"], ["i11", "i05", "i03", "i02"]]
+    newer = ["x99", "x98"]
+    assert [listed(row) for row in lists[SERVED]] == [
+        [*newer, "i05", "i03", "i02"],
+        [*newer, "i11", "i05", "i03", "i02"],
+    ]
 
 
-def test_a_film_that_the_bundle_cannot_know_is_missed_and_still_counts(
+def test_films_newer_than_the_bundle_count_where_it_finds_them_and_where_it_misses_them(
     recommender: Recommender, tmp_path: Path
 ) -> None:
-    asked = holdout((0, 1, ["i11"]), (1, 1.5, ["i11", "x99"]))
+    asked = holdout((0, 1, ["x98"]), (1, 1.5, ["x99", "i02"]))  # bo has seen i02
     lists = answer_all(recommender, replay_of(film_log(), tmp_path), asked, {SERVED: None})
     found = measure(lists[SERVED], asked, asked.relevant)
     assert found["recall@50"].tolist() == [1.0, 0.5]
     assert found["hit_rate@10"].tolist() == [1.0, 1.0]
-    second = 1 / (1 + 1 / np.log2(3))
-    assert found["ndcg@20"].tolist() == pytest.approx([1.0, second])
+    best = 1 + 1 / np.log2(3)
+    assert found["ndcg@20"].tolist() == pytest.approx([1 / np.log2(3), 1 / best])
 
 
 def test_the_summary_has_every_part_and_the_slices_that_have_users(recommender: Recommender, tmp_path: Path) -> None:
-    asked = holdout((0, 1, ["i11"]), (1, 1.5, ["i11", "x99"]))
+    asked = holdout((0, 1, ["i11"]), (1, 1.5, ["i02", "x99"]))
     parts = {SERVED: None, "popular": Part.POPULAR}
     lists = answer_all(recommender, replay_of(film_log(), tmp_path), asked, parts)
     measured = {part: measure(found, asked, asked.relevant) for part, found in lists.items()}
@@ -110,7 +114,7 @@ def test_the_summary_has_every_part_and_the_slices_that_have_users(recommender: 
     assert set(summary["parts"]) == set(parts)
     served = summary["parts"][SERVED]
     assert served["recall@50"]["mean"] == 0.75
-    assert served["coverage@20"]["mean"] == pytest.approx(5 / len(RUN_ITEMS))
+    assert served["coverage@20"]["mean"] == 1  # together the two lists hold every film of the run
     assert summary["slices"]["country US"]["users"] == 2
     assert "country DE" not in summary["slices"]
     assert len(IDS) > len(RUN_ITEMS)

@@ -8,10 +8,12 @@ import onnxruntime
 import pytest
 import torch
 
-from serving.bundles.manifest import FeatureEntry
+from serving.bundles.manifest import FeatureEntry, FeatureManifest
 from serving.errors import BundleError
+from serving.features.spec import VIEWS
 from training.config import LambdaMartSettings
 from training.export.parity import check_parity, compare
+from training.export.ranker import export_split_ranker, split_rows
 from training.export.towers import export_item_tower, export_neural_ranker, export_user_tower
 from training.export.trees import export_lambdamart
 from training.models.lambdamart import fit_lambdamart
@@ -87,6 +89,64 @@ def test_the_neural_ranker_agrees_and_scores_are_flat():
     model.standardise.fit(rows(50))
     content = export_neural_ranker(model, entries("f"))
     check_parity("ranker", model.score(rows(7)), content, {"features": rows(7)})
+
+
+def manifest():
+    views = {view: tuple(entries(view, count)) for view, count in zip(VIEWS, (5, 4, 3, 2, 2), strict=True)}
+    return FeatureManifest(**views)
+
+
+def trained(hidden=(8, 5), width=16):
+    torch.manual_seed(0)
+    model = NeuralRanker(width, hidden, dropout=0.5)
+    sample = rows(200, width)
+    sample[:, 3] = 7  # a column that never varies
+    sample[:, 4] = 2000 + sample[:, 4] / 30  # one that varies little
+    model.standardise.fit(sample)
+    return model.eval()
+
+
+@pytest.mark.parametrize("hidden", [(), (8,), (8, 5)])
+def test_the_split_ranker_agrees_for_one_request_and_for_a_request_per_row(hidden):
+    model, features = trained(hidden), manifest()
+    content = export_split_ranker(model, features)
+    per_row = rows(50, 16, seed=3) * np.float32(100)  # far out, where standardised values are cut
+    per_row[:10] = 0
+    per_row[10:20] *= np.float32(1e-12)
+    check_parity("ranker", model.score(per_row), content, split_rows(per_row, features))
+    one = per_row.copy()
+    own = [i for i, name in enumerate(features.names) if name.split("_")[0] in ("user", "context")]
+    one[:, own] = one[30, own]
+    inputs = split_rows(one, features)
+    check_parity("ranker", model.score(one), content, {**inputs, "request": inputs["request"][:1]})
+
+
+def test_the_split_ranker_scores_a_candidate_alone_as_in_company():
+    features = manifest()
+    session = onnxruntime.InferenceSession(export_split_ranker(trained(), features))
+    inputs = split_rows(rows(40, 16), features)
+    request = inputs["request"][:1]
+    together = session.run(None, {"request": request, "candidate": inputs["candidate"]})[0]
+    alone = [session.run(None, {"request": request, "candidate": row[None]})[0][0] for row in inputs["candidate"]]
+    np.testing.assert_allclose(alone, together, rtol=1e-5)
+
+
+def test_the_split_ranker_names_its_features_and_nothing_of_the_machine():
+    features = manifest()
+    content = export_split_ranker(trained(), features)
+    session = onnxruntime.InferenceSession(content)
+    assert [(tensor.name, tensor.shape[1]) for tensor in session.get_inputs()] == [("request", 8), ("candidate", 8)]
+    found = json.loads(metadata(content)["sieve.inputs"])
+    assert [entry["name"] for entry in found["request"]] == [f"user_{i}" for i in range(5)] + [
+        f"context_{i}" for i in range(3)
+    ]
+    assert content == export_split_ranker(trained(), features)
+    assert onnx.load_from_string(content).producer_name == "sieve"
+
+
+def test_a_ranker_of_another_width_is_refused():
+    with pytest.raises(BundleError, match="it takes 5 features, 16 are named"):
+        export_split_ranker(NeuralRanker(5, (4,), 0.0), manifest())
 
 
 def test_trees_agree_on_ordinary_rows(forest):

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.features.history import InteractionLog, replay, write_history
+from training.features.shown import Shown
 
 LAG_US = 5_000_000
 KINDS = {"play": (100.0, 900.0), "completion": (0.2, 0.9), "rating": (2.0, 5.0), "click": (None, None)}
@@ -133,9 +134,13 @@ def test_the_written_history_is_what_a_reader_finds_at_that_time(tmp_path: Path)
     log.event("bob", "a", "completion", at(0), 0.1)
     log.event("eve", "a", "play", at(2), 500.0)
 
-    table = pq.read_table(write_history(read(log), tmp_path, time_us(at(1)), LAG_US, 2)).to_pylist()
+    shown = {"ann": Shown(["d"], np.array([3], np.float32)), "zoe": Shown(["a", "d"], np.array([4, 2], np.float32))}
 
-    assert [row["user_id"] for row in table] == ["ann", "bob"]
+    table = pq.read_table(write_history(read(log), shown, tmp_path, time_us(at(1)), LAG_US, 2)).to_pylist()
+
+    assert [row["user_id"] for row in table] == ["ann", "bob", "zoe"]
     assert (table[0]["items"], table[0]["grades"], table[0]["seen"]) == (["a", "b"], [2, 2], ["a", "b", "c"])
     assert table[0]["times_us"] == [time_us(at(0, hours=1)), time_us(at(0, hours=2))]
-    assert (table[1]["items"], table[1]["seen"]) == ([], ["a"])
+    assert (table[0]["shown"], table[0]["shown_counts"]) == (["d"], [3])
+    assert (table[1]["items"], table[1]["seen"], table[1]["shown"]) == ([], ["a"], [])
+    assert (table[2]["items"], table[2]["seen"], table[2]["shown"]) == ([], [], ["a", "d"])

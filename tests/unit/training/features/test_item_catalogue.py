@@ -54,6 +54,31 @@ def test_features_are_those_of_the_newest_snapshot_that_may_be_read(tmp_path: Pa
     assert np.isnan(stale.features).all()
 
 
+def test_franchise_edition_and_provider_are_codes_of_their_names(tmp_path: Path) -> None:
+    log = FilmLog()
+    log.item("a", franchise="F", edition="E", provider="P")
+    log.item("b", franchise="F", provider="")
+
+    table = film_table(log, tmp_path, day=2)
+
+    assert table.franchise.tolist() == [name_code("F"), name_code("F")]
+    assert table.edition.tolist() == [name_code("E"), -1]
+    assert table.provider.tolist() == [name_code("P"), -1]
+
+
+def test_a_later_table_begins_with_the_rows_of_an_earlier_one(tmp_path: Path) -> None:
+    log = FilmLog()
+    for item, known in (("m", -9), ("z", -8), ("c", -8), ("a", 1), ("b", 3)):
+        log.item(item, at(known))
+    log.item("c", at(2), title="renamed")
+
+    tables = [film_table(log, tmp_path, day=day) for day in (0.5, 1.5, 2.5, 3.5)]
+
+    assert tables[-1].ids.tolist() == [b"m", b"c", b"z", b"a", b"b"]
+    for table in tables:
+        assert table.ids.tolist() == tables[-1].ids[: len(table)].tolist()
+
+
 def test_an_item_of_today_is_in_the_table_without_features(tmp_path: Path) -> None:
     log = film_log()
     log.item("new", at(2, hours=3), genres=["Drama"])

@@ -40,7 +40,7 @@ def film_log() -> FilmLog:
     return log
 
 
-def test_entities_are_sorted_by_id_and_an_unlisted_country_is_other(connect: Connect, tmp_path: Path) -> None:
+def test_users_are_sorted_by_id_and_an_unlisted_country_is_other(connect: Connect, tmp_path: Path) -> None:
     entities = read_entities(connect(film_log()), ("US", "DE"))
     assert entities.user_ids.tolist() == [b"ana", b"bo", "zoë".encode()]
     assert entities.item_ids.tolist() == [b"i1", b"i10", b"i2"]
@@ -50,6 +50,16 @@ def test_entities_are_sorted_by_id_and_an_unlisted_country_is_other(connect: Con
     for name in ("user_ids", "item_ids", "country"):
         assert getattr(again, name).tolist() == getattr(entities, name).tolist()
         assert getattr(again, name).dtype == getattr(entities, name).dtype
+
+
+def test_items_stand_in_the_order_in_which_they_became_known(connect: Connect) -> None:
+    log = film_log()
+    log.item("a9", at(3))
+    log.item("z0", at(2))
+    log.item("i10", at(4), title="renamed")
+    entities = read_entities(connect(log), ())
+    assert entities.item_ids.tolist() == [b"i1", b"i10", b"i2", b"z0", b"a9"]
+    assert entities.items(pa.array(["a9", "z0", "i1", "i3"])).tolist() == [4, 3, 0, -1]
 
 
 def test_empty_tables_are_named_together(connect: Connect) -> None:

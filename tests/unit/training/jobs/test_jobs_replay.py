@@ -115,6 +115,20 @@ def test_the_item_table_changes_with_the_snapshot_and_hides_what_was_unknown(fil
     assert known.features[:4, plays].tolist() == [1.0, 0.0, 1.0, 0.0]
 
 
+def test_what_was_shown_in_vain_is_as_old_as_the_history_and_comes_only_when_asked_for(tmp_path: Path) -> None:
+    log = film_log()
+    log.impression("ana", "i3", at(2))
+    log.impression("ana", "i3", at(3))
+    replay, users = replay_of(log, tmp_path), np.zeros(2, np.int32)
+    lag = timedelta(seconds=SieveConfig().features.history_lag_s)
+    times = np.array([time_us(at(3) + lag), time_us(at(3) + lag + MOMENT)])
+
+    early, late = replay.states(users, times, with_shown=True)
+
+    assert (early.shown_items, late.shown_items, late.shown_counts.tolist()) == ([], ["i3"], [2])
+    assert [s.shown_items for s in replay.states(users, times)] == [[], []]
+
+
 @pytest.mark.parametrize("moment", [at(2, hours=8), at(3, hours=5), at(4, hours=18)])
 def test_what_happens_afterwards_changes_nothing(tmp_path: Path, films: Replay, moment: datetime) -> None:
     """The same request on a log that ends just before it."""

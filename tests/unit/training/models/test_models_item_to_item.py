@@ -15,7 +15,6 @@ from training.models.item_to_item import (
     ease_neighbours,
     ease_weights,
     fit_item_to_item,
-    score_items,
 )
 
 MOVIELENS = Path(__file__).parents[4] / "../shared/data/ml-latest-small"
@@ -102,13 +101,6 @@ def test_items_that_nobody_took_have_no_ease_neighbours():
     rows, scores = ease_neighbours(taken({0, 1}, {0, 1}), 3, 1.0)
     assert (rows[2:] == -1).all()
     assert not scores[2:].any()
-
-
-def test_a_users_score_is_the_sum_over_the_history():
-    rows = np.array([[1, 2], [2, -1], [0, 1]], np.int32)
-    scores = np.array([[0.5, 0.25], [1.0, 0.0], [0.125, 2.0]], np.float32)
-    assert score_items(rows, scores, np.array([-1, 0, 1])).tolist() == [0.0, 0.5, 1.25]
-    assert score_items(rows, scores, np.array([-1, -1])).tolist() == [0, 0, 0]
 
 
 def test_the_window_leaves_old_interactions_out():

@@ -184,9 +184,27 @@ def test_films_of_a_franchise_look_alike_and_other_editions_nearly_the_same(worl
         assert titles[film] == f"{titles[films.leader[film]]}: Extended Edition"
 
 
+def test_a_film_and_its_other_editions_share_an_edition_and_no_others_do(world):
+    films, items = world.films, world.items_table()
+    groups: dict[str, set[int]] = {}
+    for film, edition in enumerate(items["edition"].to_pylist()):
+        if edition is not None:
+            groups.setdefault(edition, set()).add(film)
+    leaders = np.unique(films.leader[films.edition])
+    expected = [{int(leader), *np.flatnonzero(films.edition & (films.leader == leader)).tolist()} for leader in leaders]
+    assert sorted(map(sorted, groups.values())) == sorted(map(sorted, expected))
+
+
+def test_a_few_of_many_providers_bring_most_films(world):
+    shares = np.sort(np.unique(world.items_table()["provider"].to_pylist(), return_counts=True)[1])[::-1]
+    assert len(shares) == 15
+    assert shares[:3].sum() > 0.4 * shares.sum()
+    assert shares[-5:].sum() < 0.15 * shares.sum()
+
+
 def test_some_of_everything_is_missing_or_ends_as_in_life(world):
     items, users = world.items_table(), world.users_table()
-    for column in ("maturity", "franchise", "countries", "licence_start", "licence_end"):
+    for column in ("maturity", "franchise", "edition", "countries", "licence_start", "licence_end"):
         assert 0 < items[column].null_count < items.num_rows
     assert 0 < users["birth_year"].null_count < 0.1 * users.num_rows
     during = (world.films.available_us > SETTINGS.start_us).mean()
