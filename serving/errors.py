@@ -3,7 +3,9 @@
     SieveError
     ├── ClientError            the caller's mistake: names the field
     │   ├── InvalidRequest
-    │   └── NotFound
+    │   ├── NotFound
+    │   ├── Unauthenticated
+    │   └── Forbidden
     ├── DependencyError        something Sieve needs is down, late or wrong
     │   └── StoreUnavailable
     ├── OverloadError          too much work: try again later
@@ -42,6 +44,14 @@ class InvalidRequest(ClientError):
 
 class NotFound(ClientError):
     """Something named by the request does not exist."""
+
+
+class Unauthenticated(ClientError):
+    """No token, or one that is not known."""
+
+
+class Forbidden(ClientError):
+    """A known token without the role that this needs."""
 
 
 class DependencyError(SieveError):

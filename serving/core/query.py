@@ -1,14 +1,31 @@
 """What a caller may ask: a closed schema, bounded in size and count."""
 
-from typing import Annotated
+from datetime import UTC, datetime
+from typing import Annotated, Self
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    FailFast,
+    Field,
+    model_validator,
+)
 
 ID_MAX_BYTES = 128
 MAX_IDS = 1000
+EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
+LATEST = datetime(2200, 1, 1, tzinfo=UTC)
 
 
-def _opaque_id(value: str) -> str:
+def opaque_id(value: str) -> str:
+    """The id itself.
+
+    Raises:
+        ValueError: it is empty, too long, or holds what cannot be printed.
+    """
     if not value or len(value.encode("utf-8", "surrogatepass")) > ID_MAX_BYTES:
         raise ValueError(f"an id is 1 to {ID_MAX_BYTES} bytes of UTF-8")
     if "\x00" in value or not value.isprintable():
@@ -16,8 +33,22 @@ def _opaque_id(value: str) -> str:
     return value
 
 
-OpaqueId = Annotated[str, AfterValidator(_opaque_id)]
-IdList = Annotated[tuple[OpaqueId, ...], Field(max_length=MAX_IDS)]
+def _whole(value: object) -> object:
+    # JSON has one kind of number: 20.0 is 20
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _plausible(value: datetime) -> datetime:
+    if not EARLIEST <= value < LATEST:
+        raise ValueError(f"a time lies between {EARLIEST.year} and {LATEST.year}")
+    return value
+
+
+Count = Annotated[int, Field(ge=1, le=1000), BeforeValidator(_whole)]
+Year = Annotated[int, Field(ge=0, le=9999), BeforeValidator(_whole)]
+OpaqueId = Annotated[str, AfterValidator(opaque_id), Field(json_schema_extra={"minLength": 1, "maxLength": 128})]
+# Only a list's first mistake is told: a body of a megabyte can hold 300,000 of them.
+IdList = Annotated[tuple[OpaqueId, ...], FailFast(), Field(max_length=MAX_IDS)]
 
 
 class Closed(BaseModel):
@@ -32,16 +63,26 @@ class Context(Closed):
     device: str | None = Field(default=None, max_length=32, examples=["tv"])
     surface: str | None = Field(default=None, max_length=64, examples=["home"])
     country: str | None = Field(default=None, pattern=r"^[A-Z]{2}$", examples=["DE"])
-    time: AwareDatetime | None = Field(default=None, description="changes context features only, never a licence")
+    time: Annotated[AwareDatetime, AfterValidator(_plausible)] | None = Field(
+        default=None, description="with its zone; changes context features only, never a licence"
+    )
     likes: IdList = Field(default=(), description="items that someone without a history says they like")
 
 
 class Filters(Closed):
     """What the answer must be limited to."""
 
-    genres: tuple[str, ...] = Field(default=(), max_length=64, description="at least one of these")
-    year_from: int | None = Field(default=None, ge=0, le=9999)
-    year_to: int | None = Field(default=None, ge=0, le=9999)
+    genres: Annotated[tuple[Annotated[str, Field(max_length=64)], ...], FailFast()] = Field(
+        default=(), max_length=64, description="at least one of these"
+    )
+    year_from: Year | None = None
+    year_to: Year | None = None
+
+    @model_validator(mode="after")
+    def _years_are_in_order(self) -> Self:
+        if self.year_from is not None and self.year_to is not None and self.year_from > self.year_to:
+            raise ValueError("`year_from` is after `year_to`")
+        return self
 
 
 class Query(Closed):
@@ -49,7 +90,7 @@ class Query(Closed):
 
     user_id: OpaqueId | None = None
     session_id: OpaqueId | None = None
-    k: int = Field(default=20, ge=1, le=1000)
+    k: Count = 20
     context: Context = Context()
     filters: Filters = Filters()
     exclude: IdList = ()

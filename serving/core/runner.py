@@ -1,18 +1,23 @@
-"""Runs a pipeline's stages in order, times each, and applies its policy when it fails."""
+"""Runs a pipeline's stages in order, times each, and applies its policy when it fails.
 
+`run` is a coroutine that suspends only where a stage gives an awaitable. A pipeline whose stages are all inline
+therefore runs from start to end without an event loop, which is what `complete` does.
+"""
+
+import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from typing_extensions import TypeIs
 
 from serving.core.candidates import Candidates, no_candidates
-from serving.core.deadline import NO_DEADLINE, Deadline
-from serving.core.stages import Fallback, OnFailure, Pipeline, Removed, Rule, Scored, Scorer, Source, Step
-from serving.core.trace import Trace
-from serving.errors import DependencyError, OverloadError
+from serving.core.deadline import NO_DEADLINE, STAGE_DEADLINE_S, Deadline
+from serving.core.stages import Fallback, OnFailure, Pipeline, Rule, Ruled, Scored, Scorer, Source, Step
+from serving.core.trace import Kind, Trace
+from serving.errors import DeadlineExceeded, DependencyError, OverloadError
 
 R = TypeVar("R")
 S = TypeVar("S")
@@ -22,7 +27,21 @@ EXPECTED = (DependencyError, OverloadError)
 log = logging.getLogger(__name__)
 
 
-def run(pipeline: Pipeline[R], request: R, trace: Trace, deadline: Deadline = NO_DEADLINE) -> Candidates:
+def complete(coroutine: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine that never has to wait.
+
+    Raises:
+        RuntimeError: it had to: a stage runs elsewhere, and only an event loop can wait for it.
+    """
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        return cast(T, stop.value)
+    coroutine.close()
+    raise RuntimeError("a stage of this pipeline runs elsewhere: await it in an event loop")
+
+
+async def run(pipeline: Pipeline[R], request: R, trace: Trace, deadline: Deadline = NO_DEADLINE) -> Candidates:
     """Runs every stage and returns what is left, best first; after a scorer, its order holds.
 
     Only dependency and overload errors, a passed deadline among them, are subject to a stage's policy.
@@ -31,101 +50,178 @@ def run(pipeline: Pipeline[R], request: R, trace: Trace, deadline: Deadline = NO
         DependencyError, OverloadError: a stage whose policy is `fail`, or every source, failed.
         ClientError, SetupError and anything that is not Sieve's: always passed on.
     """
-    candidates = _gather(pipeline, request, trace, deadline)
+    candidates = await _gather(pipeline, request, trace, deadline)
     for step in pipeline.stages:
-        candidates = _run_stage(step, request, candidates, trace, deadline)
+        candidates = await _run_stage(step, request, candidates, trace, deadline)
     return candidates
 
 
-def _gather(pipeline: Pipeline[R], request: R, trace: Trace, deadline: Deadline) -> Candidates:
-    pools: list[Candidates] = []
+async def _gather(pipeline: Pipeline[R], request: R, trace: Trace, deadline: Deadline) -> Candidates:
     failures: list[Exception] = []
-    for step in pipeline.sources:
-        pool = _attempt(step, lambda s: _find(s, request, trace, deadline), trace, 0, failures)
-        if pool is not None:
-            pools.append(pool)
-    if failures and not pools:
+    pools: dict[int, Candidates | None] = {}
+    asked: dict[int, Awaitable[Candidates | None]] = {}
+    for remote in (True, False):
+        if asked:
+            await asyncio.sleep(0)  # the remote calls go out, then the inline sources run beside them
+        for i, step in enumerate(pipeline.sources):
+            if step.is_remote is not remote:
+                continue
+            attempt = _attempt(step, _Find(request, trace, deadline), Kind.SOURCE, trace, 0, failures)
+            if remote:
+                asked[i] = asyncio.ensure_future(attempt)
+            else:
+                pools[i] = await attempt
+    for i, awaited in asked.items():
+        pools[i] = await awaited
+    found = [pool.from_source(i) for i, pool in sorted(pools.items()) if pool is not None]
+    if failures and not found:
         raise failures[-1]
     started = time.perf_counter()
-    merged = pipeline.merge.merge(request, pools) if pools else no_candidates()
-    found = sum(len(pool) for pool in pools)
-    trace.add(pipeline.merge.name, time.perf_counter() - started, (found, len(merged)))
+    merged = pipeline.merge.merge(request, found) if found else no_candidates()
+    trace.add("merge", Kind.MERGE, time.perf_counter() - started, (sum(map(len, found)), len(merged)))
     return merged
 
 
-def _run_stage(
+async def _run_stage(
     step: Step[Scorer[R] | Rule[R]], request: R, candidates: Candidates, trace: Trace, deadline: Deadline
 ) -> Candidates:
-    def one(stage: Scorer[R] | Rule[R]) -> Candidates:
-        if _is_scorer(stage):
-            return _score(stage, request, candidates, trace, deadline)
-        return _apply(stage, request, candidates, trace)
-
-    result = _attempt(step, one, trace, len(candidates), [])
+    if _scores(step):
+        one, kind = _Score(request, trace, deadline, candidates), Kind.SCORER
+    else:
+        one, kind = _Apply(request, trace, deadline, candidates), Kind.RULE
+    result = await _attempt(step, cast(Any, one), kind, trace, len(candidates), [])
     return candidates if result is None else result
 
 
-def _attempt(step: Step[S], one: Callable[[S], T], trace: Trace, count: int, failures: list[Exception]) -> T | None:
+async def _attempt(
+    step: Step[S],
+    one: Callable[[Step[S], S], Awaitable[T]],
+    kind: Kind,
+    trace: Trace,
+    count: int,
+    failures: list[Exception],
+) -> T | None:
     """The stage's result, its fallback's, or None where its policy is to skip it."""
-    name = getattr(step.stage, "name", "")
     started = time.perf_counter()
     try:
-        return one(step.stage)
+        return await one(step, step.stage)
     except EXPECTED as error:
         policy = step.on_failure
         left = 0 if policy is OnFailure.FAIL else count
-        trace.add(name, time.perf_counter() - started, (count, left), failure=type(error).__name__)
-        log.warning("stage %s failed, policy %s: %s", name, getattr(policy, "value", "fallback"), error)
+        trace.add(step.name, kind, time.perf_counter() - started, (count, left), failure=type(error).__name__)
+        log.warning("stage %s failed, policy %s: %s", step.name, getattr(policy, "value", "fallback"), error)
         if isinstance(policy, Fallback):
-            return one(policy.stage)
+            return await one(step, policy.stage)
         if policy is OnFailure.FAIL:
             raise
         failures.append(error)
         return None
 
 
-def _find(source: Source[R], request: R, trace: Trace, deadline: Deadline) -> Candidates:
-    deadline.check(source.name)
-    started = time.perf_counter()
-    found = source.find(request)
-    trace.add(source.name, time.perf_counter() - started, (0, len(found)))
-    return found
+class _Find:
+    """Asks one source."""
+
+    def __init__(self, request: Any, trace: Trace, deadline: Deadline) -> None:
+        self._request, self._trace, self._deadline = request, trace, deadline
+
+    async def __call__(self, step: Step[Source[R]], source: Source[R]) -> Candidates:
+        self._deadline.check(step.name)
+        limit = self._deadline.within(step.budget_ms)
+        started = time.perf_counter()
+        STAGE_DEADLINE_S.set(limit.at_s)
+        found = source.find(self._request)
+        if not isinstance(found, Candidates):
+            found = await _in_time(found, step.name, limit)
+        self._trace.add(step.name, Kind.SOURCE, time.perf_counter() - started, (0, len(found)))
+        return found
 
 
-def _score(scorer: Scorer[R], request: R, candidates: Candidates, trace: Trace, deadline: Deadline) -> Candidates:
-    if not len(candidates):
-        return candidates
-    deadline.check(scorer.name)
-    started = time.perf_counter()
-    scored = scorer.score(request, candidates)
-    _check_length(scorer.name, scored, len(candidates))
-    ordered = candidates.scored(scored.score, scored.features).best_first()
-    trace.add(scorer.name, time.perf_counter() - started, (len(candidates), len(ordered)))
-    return ordered
+class _Score(_Find):
+    """Scores as many of the candidates as there is time for; the others stay behind them in their order."""
+
+    def __init__(self, request: Any, trace: Trace, deadline: Deadline, candidates: Candidates) -> None:
+        super().__init__(request, trace, deadline)
+        self._candidates = candidates
+
+    async def __call__(self, step: Step[Scorer[R]], scorer: Scorer[R]) -> Candidates:  # type: ignore[override]
+        candidates, count = self._candidates, len(self._candidates)
+        if not count:
+            return candidates
+        self._deadline.check(step.name)
+        limit = self._deadline.within(step.budget_ms)
+        admitted = count if step.pressure is None else step.pressure.admit(count, limit)
+        if admitted < 1:
+            raise DeadlineExceeded(f"{step.name} would take longer than the {limit.remaining_ms():.1f} ms left")
+        started = time.perf_counter()
+        STAGE_DEADLINE_S.set(limit.at_s)
+        ahead = candidates if admitted >= count else candidates.take(slice(admitted))
+        scored = scorer.score(self._request, ahead)
+        if not isinstance(scored, Scored):
+            scored = await _in_time(scored, step.name, limit)
+        _check_scores(step.name, scored, len(ahead))
+        if admitted >= count:
+            ordered = candidates.scored(scored.score, scored.features).best_first()
+        else:
+            ordered = _ahead_of_the_rest(candidates, admitted, scored)
+            self._trace.unscored += count - admitted
+        seconds = time.perf_counter() - started
+        if step.pressure is not None:
+            step.pressure.observe(admitted, seconds * 1000)
+        self._trace.add(step.name, Kind.SCORER, seconds, (count, count))
+        return ordered
 
 
-def _apply(rule: Rule[R], request: R, candidates: Candidates, trace: Trace) -> Candidates:
-    # No deadline: a rule is cheap, and one that decides who may see what is never given up for time.
-    started = time.perf_counter()
-    ruled = rule.apply(request, candidates)
-    _check_accounted(rule.name, ruled.removed, len(candidates), len(ruled.kept))
-    trace.add(rule.name, time.perf_counter() - started, (len(candidates), len(ruled.kept)), ruled.removed)
-    return ruled.kept
+class _Apply(_Score):
+    """Applies one rule.
+
+    No deadline: a rule is cheap, and one that decides who may see what is never given up for time.
+    """
+
+    async def __call__(self, step: Step[Rule[R]], rule: Rule[R]) -> Candidates:  # type: ignore[override]
+        started = time.perf_counter()
+        before = len(self._candidates)
+        ruled = rule.apply(self._request, self._candidates)
+        _check_accounted(step.name, ruled, before)
+        seconds = time.perf_counter() - started
+        self._trace.add(step.name, Kind.RULE, seconds, (before, len(ruled.kept)), ruled.removed)
+        self._trace.marked.extend(ruled.marked)
+        return ruled.kept
 
 
-def _is_scorer(stage: Scorer[R] | Rule[R]) -> TypeIs[Scorer[R]]:
+async def _in_time(awaited: Awaitable[T], name: str, deadline: Deadline) -> T:
+    limit_s = None if deadline.at_s == float("inf") else max(deadline.remaining_ms() / 1000, 0)
+    try:
+        return await asyncio.wait_for(awaited, limit_s)
+    except TimeoutError:
+        raise DeadlineExceeded(f"{name} did not answer in time") from None
+
+
+def _ahead_of_the_rest(candidates: Candidates, admitted: int, scored: Scored) -> Candidates:
+    count = len(candidates)
+    score = np.empty(count, np.float32)
+    score[:admitted] = scored.score
+    # below the worst scored one, in the order they came
+    score[admitted:] = scored.score.min() - np.arange(1, count - admitted + 1, dtype=np.float32)
+    features = None
+    if scored.features is not None:
+        features = np.full((count, scored.features.shape[1]), np.nan, np.float32)
+        features[:admitted] = scored.features
+    return candidates.scored(score, features).best_first()
+
+
+def _scores(step: Step[Scorer[R] | Rule[R]]) -> TypeIs[Step[Scorer[R]]]:
     # isinstance() of a runtime protocol costs ten times as much, on every stage of every request.
-    return hasattr(stage, "score")
+    return hasattr(step.stage, "score")
 
 
-def _check_length(name: str, scored: Scored, count: int) -> None:
+def _check_scores(name: str, scored: Scored, count: int) -> None:
     if scored.score.shape != (count,):
-        raise TypeError(f"scorer {name} gave scores of shape {scored.score.shape} for {count} candidates")
-    if np.isnan(scored.score).any():
-        raise DependencyError(f"scorer {name} gave NaN")
+        raise DependencyError(f"scorer {name} gave scores of shape {scored.score.shape} for {count} candidates")
+    if not np.isfinite(scored.score).all():
+        raise DependencyError(f"scorer {name} gave scores that are not finite")
 
 
-def _check_accounted(name: str, removed: Sequence[Removed], before: int, after: int) -> None:
-    gone = sum(len(r.rows) for r in removed)
-    if after + gone != before:
-        raise TypeError(f"rule {name} was given {before} candidates, kept {after} and accounted for {gone} more")
+def _check_accounted(name: str, ruled: Ruled, before: int) -> None:
+    kept, gone = len(ruled.kept), sum(len(removed.rows) for removed in ruled.removed)
+    if kept + gone != before:
+        raise TypeError(f"rule {name} was given {before} candidates, kept {kept} and accounted for {gone} more")

@@ -1,18 +1,30 @@
 """The stages that a pipeline is made of, and what happens when one fails.
 
-A stage is any object with these methods; `R` is the application's resolved request, which stages only read.
+A stage is any object with these methods; `R` is the application's resolved request, which stages only read. A
+source or scorer that runs elsewhere gives an awaitable of its result instead of the result.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from typing import Generic, Protocol, TypeVar
 
+from pydantic import BaseModel, ConfigDict
+
 from serving.core.candidates import Candidates, FloatMatrix, Rows, Scores
+from serving.core.pressure import Pressure
 
 R_contra = TypeVar("R_contra", contravariant=True)
 R = TypeVar("R")
-S = TypeVar("S")
+S_co = TypeVar("S_co", covariant=True)
+T = TypeVar("T")
+
+
+class StageSettings(BaseModel):
+    """Closed base of a stage's own settings: an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +36,20 @@ class Removed:
 
 
 @dataclass(frozen=True, slots=True)
+class Marked:
+    """Rows that a rule placed or moved, int32[n], and the reason that the caller is told."""
+
+    rows: Rows
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Ruled:
     """A rule's result: together `kept` and `removed` hold each candidate that came in exactly once."""
 
     kept: Candidates
     removed: tuple[Removed, ...] = ()
+    marked: tuple[Marked, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +61,13 @@ class Scored:
 
 
 class Source(Protocol[R_contra]):
-    """Finds candidates, best first, with its own bit on them."""
+    """Finds candidates, best first; each row at most once."""
 
-    @property
-    def name(self) -> str: ...
-
-    def find(self, request: R_contra) -> Candidates: ...
+    def find(self, request: R_contra) -> Candidates | Awaitable[Candidates]: ...
 
 
 class Merger(Protocol[R_contra]):
     """Makes one list of what the sources found: each row once, with every bit, in one order."""
-
-    @property
-    def name(self) -> str: ...
 
     def merge(self, request: R_contra, pools: Sequence[Candidates]) -> Candidates: ...
 
@@ -60,17 +75,11 @@ class Merger(Protocol[R_contra]):
 class Scorer(Protocol[R_contra]):
     """Gives one score per candidate; drops nothing and reorders nothing."""
 
-    @property
-    def name(self) -> str: ...
-
-    def score(self, request: R_contra, candidates: Candidates) -> Scored: ...
+    def score(self, request: R_contra, candidates: Candidates) -> Scored | Awaitable[Scored]: ...
 
 
 class Rule(Protocol[R_contra]):
     """Drops or reorders candidates, and says what it dropped and why."""
-
-    @property
-    def name(self) -> str: ...
 
     def apply(self, request: R_contra, candidates: Candidates) -> Ruled: ...
 
@@ -83,21 +92,30 @@ class OnFailure(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Fallback(Generic[S]):
+class Fallback(Generic[S_co]):
     """A stage of the same kind that runs where the first one failed; if it fails too, so does the request."""
 
-    stage: S
+    stage: S_co
 
 
-@dataclass(frozen=True, slots=True)
-class Step(Generic[S]):
-    """A stage in its place, with its policy."""
+@dataclass(frozen=True)
+class Step(Generic[S_co]):
+    """A stage in its place: its name, its policy, and what it may cost.
 
-    stage: S
-    on_failure: OnFailure | Fallback[S] = OnFailure.FAIL
+    budget_ms: time cut for the stage from what the request has left.
+    pressure: for a scorer, decides how many candidates there is time for; None scores all.
+    is_remote: the stage gives awaitables; such sources run beside the others.
+    """
+
+    name: str
+    stage: S_co
+    on_failure: OnFailure | Fallback[S_co] = OnFailure.FAIL
+    budget_ms: float = float("inf")
+    pressure: Pressure | None = None
+    is_remote: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Pipeline(Generic[R]):
     """An application's ordered stages: all sources, their merge, then rules and scorers from top to bottom."""
 
@@ -105,3 +123,8 @@ class Pipeline(Generic[R]):
     sources: tuple[Step[Source[R]], ...]
     merge: Merger[R]
     stages: tuple[Step[Scorer[R] | Rule[R]], ...] = ()
+
+    @cached_property
+    def source_names(self) -> tuple[str, ...]:
+        """The sources' names; bit i of a candidate belongs to the i-th."""
+        return tuple(step.name for step in self.sources)

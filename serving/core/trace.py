@@ -2,8 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 
-from serving.core.stages import Removed
+from serving.core.stages import Marked, Removed
+
+
+class Kind(StrEnum):
+    """What a traced stage is."""
+
+    RESOLVE = "resolve"
+    SOURCE = "source"
+    MERGE = "merge"
+    RULE = "rule"
+    SCORER = "scorer"
+    PRESENT = "present"
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,6 +23,7 @@ class StageTrace:
     """One stage's run; `failure` names the expected error that its policy dealt with."""
 
     stage: str
+    kind: Kind
     ms: float
     count_in: int
     count_out: int
@@ -20,14 +33,18 @@ class StageTrace:
 
 @dataclass(slots=True)
 class Trace:
-    """Stages in the order they ran, and the rows that rules removed."""
+    """Stages in the order they ran, the rows that rules removed or marked, and what was done with less work."""
 
     stages: list[StageTrace] = field(default_factory=list)
     removed: list[Removed] = field(default_factory=list)
+    marked: list[Marked] = field(default_factory=list)
+    unscored: int = 0
+    """Candidates that a scorer had no time for."""
 
     def add(
         self,
         stage: str,
+        kind: Kind,
         seconds: float,
         counts: tuple[int, int],
         removed: Sequence[Removed] = (),
@@ -36,7 +53,7 @@ class Trace:
         """Notes one finished stage; `counts` is candidates in and out."""
         by_reason = {r.reason: len(r.rows) for r in removed if len(r.rows)}
         self.removed.extend(r for r in removed if len(r.rows))
-        self.stages.append(StageTrace(stage, round(seconds * 1000, 3), *counts, by_reason, failure))
+        self.stages.append(StageTrace(stage, kind, round(seconds * 1000, 4), *counts, by_reason, failure))
 
     @property
     def failed(self) -> list[str]:

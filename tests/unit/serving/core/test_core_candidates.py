@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from serving.core.candidates import Candidates, found_by, no_candidates, source_names
+from serving.core.candidates import Candidates, contains, found, no_candidates, source_names
 
 
 def candidates(*scores: float) -> Candidates:
@@ -29,7 +29,7 @@ def test_best_first_keeps_the_order_of_ties():
 
 
 def test_columns_of_different_length_are_refused():
-    with pytest.raises(ValueError, match="score has 1 rows for 2 candidates"):
+    with pytest.raises(ValueError, match="'row': 2, 'score': 1"):
         Candidates(np.arange(2, dtype=np.int32), np.zeros(1, np.float32), np.zeros(2, np.uint32))
 
 
@@ -39,4 +39,10 @@ def test_zero_candidates_behave_like_some():
 
 def test_a_bit_mask_names_its_sources():
     assert source_names(0b101, ("a", "b", "c")) == ["a", "c"]
-    assert found_by(4, np.zeros(1, np.int32), np.zeros(1, np.float32)).source.tolist() == [4]
+    assert found(np.zeros(1, np.int32), np.zeros(1, np.float32)).from_source(2).source.tolist() == [4]
+
+
+def test_rows_are_looked_up_in_sorted_rows():
+    rows = np.array([2, 5, 9], np.int32)
+    assert contains(rows, np.array([9, 0, 5, 10, 2], np.int32)).tolist() == [True, False, True, False, True]
+    assert contains(np.empty(0, np.int32), np.array([1, 2], np.int32)).tolist() == [False, False]
