@@ -27,13 +27,14 @@ from serving.bundles.layout import (
     RANKER,
     USER_TOWER,
     film_models,
+    ranker_inputs,
 )
 from serving.bundles.manifest import FeatureManifest, SplitEntry
 from serving.bundles.onnx_models import feature_metadata, open_session, predict
 from serving.bundles.store import BundleStore
 from serving.bundles.writer import BundleWriter
 from serving.config import FeatureSettings, Vocabulary
-from serving.features.assembly import defaults_of, fill_missing
+from serving.features.assembly import CANDIDATE_VIEWS, REQUEST_VIEWS, defaults_of, fill_missing
 from serving.features.item_table import ALWAYS_US, EVERYWHERE, NEVER_US, ItemTable, write_item_table
 from serving.features.spec import FeatureSet, film_features
 
@@ -48,33 +49,38 @@ CREATED_AT = datetime(2026, 4, 1, tzinfo=UTC)
 WATERMARK_US = 1_775_001_600_000_000  # 2026-04-01
 
 
-def build_tiny_bundle(root: Path, items: int = ITEMS, seed: int = 0, created_at: datetime = CREATED_AT) -> Path:
-    """Publishes a valid bundle in a store at `root` and returns its folder; equal arguments, equal bundle."""
+def build_tiny_bundle(
+    root: Path, items: int = ITEMS, seed: int = 0, created_at: datetime = CREATED_AT, split_ranker: bool = False
+) -> Path:
+    """Publishes a valid bundle in a store at `root` and returns its folder; equal arguments, equal bundle.
+
+    The ranker gives the same scores whether it takes what candidates share apart, `split_ranker`, or not.
+    """
     store = BundleStore(root)
-    writer = fill_draft(store.draft(APP), items, seed)
-    writer.seal(tiny_fields(items, created_at))
+    writer = fill_draft(store.draft(APP), items, seed, split_ranker)
+    writer.seal(tiny_fields(items, created_at, split_ranker))
     return root / APP / store.publish(APP, writer.directory)
 
 
-def fill_draft(draft: Path, items: int = ITEMS, seed: int = 0) -> BundleWriter:
+def fill_draft(draft: Path, items: int = ITEMS, seed: int = 0, split_ranker: bool = False) -> BundleWriter:
     """Writes all of a bundle but its manifest."""
     rng = np.random.default_rng(seed)
     features = film_features(Vocabulary())
     writer = BundleWriter(draft)
     catalogue = tiny_catalogue(features, items, rng)
     write_item_table(draft / CATALOGUE, catalogue)
-    _write_models(writer, features, rng)
+    _write_models(writer, features, rng, split_ranker)
     history = rng.normal(0, 0.3, (items, DIMENSION)).astype(np.float32)
     filled, _ = fill_missing(catalogue.features, defaults_of(features.item))
     session = open_session(draft / MODEL_FILES[ITEM_TOWER])
     writer.write_array(HISTORY_EMBEDDINGS, history)
     writer.write_array(ITEM_EMBEDDINGS, predict(session, {"item": filled, "id_embedding": history}))
     _write_tables(writer, catalogue, rng)
-    _write_golden(writer, features, history, rng)
+    _write_golden(writer, features, history, rng, split_ranker)
     return writer
 
 
-def tiny_fields(items: int = ITEMS, created_at: datetime = CREATED_AT) -> dict[str, Any]:
+def tiny_fields(items: int = ITEMS, created_at: datetime = CREATED_AT, split_ranker: bool = False) -> dict[str, Any]:
     """The manifest's fields of the tiny bundle."""
     vocabulary = Vocabulary()
     features = FeatureManifest.of(film_features(vocabulary))
@@ -86,7 +92,7 @@ def tiny_fields(items: int = ITEMS, created_at: datetime = CREATED_AT) -> dict[s
         "vocabulary": vocabulary,
         "feature_settings": FeatureSettings(),
         "features": features,
-        "models": film_models(features, DIMENSION),
+        "models": film_models(features, DIMENSION, split_ranker),
         "segments": ("*", *vocabulary.countries),
         "data_versions": {"items": 1, "users": 1, "events": 3, "impressions": 3},
         "split": SplitEntry(method="time", cuts_us={"t1": 1, "t2": 2, "t3": WATERMARK_US}),
@@ -134,14 +140,26 @@ def _write_tables(writer: BundleWriter, catalogue: ItemTable, rng: np.random.Gen
     writer.write_array(LIST_ROWS, lists)
 
 
-def _write_golden(writer: BundleWriter, features: FeatureSet, history: np.ndarray, rng: np.random.Generator) -> None:
+def _write_golden(
+    writer: BundleWriter, features: FeatureSet, history: np.ndarray, rng: np.random.Generator, split_ranker: bool
+) -> None:
     user = np.stack([defaults_of(features.user)] * 4)
     pooled = np.stack([history[rows].mean(axis=0) for rows in rng.integers(0, len(history), (4, 5))])
     matrix = rng.random((4, 50, len(features.names)), dtype=np.float32)
-    freeze_golden(writer, user, pooled, matrix)
+    if not split_ranker:
+        freeze_golden(writer, user, pooled, matrix)
+        return
+    own = columns_of(features, CANDIDATE_VIEWS)
+    freeze_golden(writer, user, pooled, matrix[:, :, own], matrix[:, 0, columns_of(features, REQUEST_VIEWS)])
 
 
-def _write_models(writer: BundleWriter, features: FeatureSet, rng: np.random.Generator) -> None:
+def columns_of(features: FeatureSet, views: tuple[str, ...]) -> np.ndarray:
+    """Where the features of these views stand in the matrix."""
+    wanted = {feature.name for view in views for feature in features.views[view]}
+    return np.array([i for i, name in enumerate(features.names) if name in wanted])
+
+
+def _write_models(writer: BundleWriter, features: FeatureSet, rng: np.random.Generator, split_ranker: bool) -> None:
     manifest = FeatureManifest.of(features)
     towers = {USER_TOWER: ("user", "history"), ITEM_TOWER: ("item", "id_embedding")}
     for name, (side, vector) in towers.items():
@@ -152,7 +170,10 @@ def _write_models(writer: BundleWriter, features: FeatureSet, rng: np.random.Gen
         writer.write_bytes(MODEL_FILES[name], model.SerializeToString())
     weights = np.array([RANKER_WEIGHTS.get(name, 0.0) for name in manifest.names], np.float32)
     ranker = _linear(weights)
-    helper.set_model_props(ranker, feature_metadata({"features": manifest.entries}))
+    if split_ranker:
+        views = (REQUEST_VIEWS, CANDIDATE_VIEWS)
+        ranker = _split_linear(*(weights[columns_of(features, each)][:, None] for each in views))
+    helper.set_model_props(ranker, feature_metadata(ranker_inputs(manifest, split_ranker)))
     writer.write_bytes(MODEL_FILES[RANKER], ranker.SerializeToString())
 
 
@@ -174,6 +195,17 @@ def _linear(weights: np.ndarray) -> onnx.ModelProto:
     nodes = [helper.make_node("MatMul", ["features", "weights"], ["score"])]
     inputs = [_tensor("features", ["rows", len(weights)])]
     return _model(nodes, inputs, [_tensor("score", ["rows"])], {"weights": weights})
+
+
+def _split_linear(request: np.ndarray, candidate: np.ndarray) -> onnx.ModelProto:
+    nodes = [
+        helper.make_node("MatMul", ["request", "request_weights"], ["shared"]),
+        helper.make_node("Gemm", ["candidate", "candidate_weights", "shared"], ["column"]),
+        helper.make_node("Reshape", ["column", "flat"], ["score"]),
+    ]
+    inputs = [_tensor("request", ["requests", len(request)]), _tensor("candidate", ["rows", len(candidate)])]
+    constants = {"request_weights": request, "candidate_weights": candidate, "flat": np.array([-1])}
+    return _model(nodes, inputs, [_tensor("score", ["rows"])], constants)
 
 
 def _tensor(name: str, shape: list[str | int]) -> onnx.ValueInfoProto:

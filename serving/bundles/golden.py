@@ -4,16 +4,18 @@ Recomputed scores must lie within 1e-4 relative, and in the same order where gap
 relative to the largest magnitude of its request: a score near zero that is the sum of large terms has no
 meaningful relative error of its own.
 
-Legend: G golden requests, Du user features, d embedding length, C candidates, F features, K best candidates.
+Legend: G golden requests, Du user features, d embedding length, C candidates, F features, Dq and Dc features of a
+request and of a candidate, K best candidates.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from serving.bundles.files import open_array
-from serving.bundles.layout import ITEM_EMBEDDINGS, MODEL_FILES, RANKER, USER_TOWER
+from serving.bundles.layout import CANDIDATE, FEATURES, ITEM_EMBEDDINGS, MODEL_FILES, RANKER, REQUEST, USER_TOWER
 from serving.bundles.onnx_models import open_session, predict
 from serving.bundles.writer import BundleWriter
 from serving.errors import BundleError
@@ -25,26 +27,34 @@ TOP_CANDIDATES = 100
 USER = "golden/user.npy"
 HISTORY = "golden/history.npy"
 EMBEDDING = "golden/embedding.npy"
-FEATURES = "golden/features.npy"
 SCORES = "golden/scores.npy"
 CANDIDATES = "golden/candidates.npy"
 CANDIDATE_SCORES = "golden/candidate_scores.npy"
-FILES = (USER, HISTORY, EMBEDDING, FEATURES, SCORES, CANDIDATES, CANDIDATE_SCORES)
+FILES = (USER, HISTORY, EMBEDDING, SCORES, CANDIDATES, CANDIDATE_SCORES)
+"""Beside them stands what the ranker is fed, a file for each of its inputs: `golden/INPUT.npy`."""
 
 
-def freeze_golden(writer: BundleWriter, user: np.ndarray, history: np.ndarray, features: np.ndarray) -> None:
+def freeze_golden(
+    writer: BundleWriter,
+    user: np.ndarray,
+    history: np.ndarray,
+    features: np.ndarray,
+    request: np.ndarray | None = None,
+) -> None:
     """Runs the draft's user tower and ranker on examples and writes inputs, outputs and best candidates.
 
     Args:
         writer: a draft that holds both models and the item embeddings already.
         user: float32[G, Du], defaults filled in.
         history: float32[G, d], pooled history embeddings.
-        features: float32[G, C, F], the ranker's matrix of each request.
+        features: float32[G, C, F], the ranker's matrix of each request; beside `request`, float32[G, C, Dc].
+        request: float32[G, Dq], for a ranker that takes what candidates share apart.
 
     Raises:
         BundleError: inputs that are empty or not finite, or a model that cannot be run on them.
     """
-    inputs = {USER: user, HISTORY: history, FEATURES: features}
+    ranked = {FEATURES: features} if request is None else {REQUEST: request[:, None], CANDIDATE: features}
+    inputs = {USER: user, HISTORY: history, **{input_file(name): array for name, array in ranked.items()}}
     wrong = [path for path, array in inputs.items() if array.size == 0 or not np.isfinite(array).all()]
     if wrong:
         raise BundleError("golden inputs must be finite and not empty", wrong)
@@ -52,7 +62,7 @@ def freeze_golden(writer: BundleWriter, user: np.ndarray, history: np.ndarray, f
         writer.write_array(path, array.astype(np.float32))
     embedding = _embed(writer.directory, user, history)
     writer.write_array(EMBEDDING, embedding)
-    writer.write_array(SCORES, _rank(writer.directory, features))
+    writer.write_array(SCORES, _rank(writer.directory, ranked))
     items = np.asarray(open_array(writer.directory / ITEM_EMBEDDINGS))
     similarity = embedding @ items.T
     best = np.argsort(-similarity, axis=1, kind="stable")[:, :TOP_CANDIDATES].astype(np.int32)
@@ -60,12 +70,21 @@ def freeze_golden(writer: BundleWriter, user: np.ndarray, history: np.ndarray, f
     writer.write_array(CANDIDATE_SCORES, np.take_along_axis(similarity, best, axis=1))
 
 
-def golden_problems(directory: Path, dimension: int) -> dict[str, str]:
-    """What the models and embeddings make of the golden inputs on this machine, where it differs; by path."""
-    missing = {path: "the bundle lacks this file" for path in FILES if not (directory / path).is_file()}
+def input_file(name: str) -> str:
+    """Where the golden values of one of the ranker's inputs stand."""
+    return f"golden/{name}.npy"
+
+
+def golden_problems(directory: Path, dimension: int, ranker_inputs: Sequence[str]) -> dict[str, str]:
+    """What the models and embeddings make of the golden inputs on this machine, where it differs; by path.
+
+    `ranker_inputs` names what the ranker is fed, as the manifest does.
+    """
+    files = (*FILES, *map(input_file, ranker_inputs))
+    missing = {path: "the bundle lacks this file" for path in files if not (directory / path).is_file()}
     if missing:
         return missing
-    frozen = {path: np.asarray(open_array(directory / path)) for path in FILES}
+    frozen = {path: np.asarray(open_array(directory / path)) for path in files}
     problems: dict[str, str] = {}
     try:
         embedding = _embed(directory, frozen[USER], frozen[HISTORY])
@@ -75,7 +94,7 @@ def golden_problems(directory: Path, dimension: int) -> dict[str, str]:
     except BundleError as error:
         problems[MODEL_FILES[USER_TOWER]] = _reason(error)
     try:
-        scores = _rank(directory, frozen[FEATURES])
+        scores = _rank(directory, {name: frozen[input_file(name)] for name in ranker_inputs})
         problem = value_problem(frozen[SCORES], scores) or order_problem(frozen[SCORES], scores)
         _note(problems, SCORES, problem)
     except BundleError as error:
@@ -122,10 +141,12 @@ def _embed(directory: Path, user: np.ndarray, history: np.ndarray) -> np.ndarray
     return _run(directory / MODEL_FILES[USER_TOWER], [inputs])
 
 
-def _rank(directory: Path, features: np.ndarray) -> np.ndarray:
+def _rank(directory: Path, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
     path = directory / MODEL_FILES[RANKER]
-    outputs = _run(path, [{"features": request} for request in features.astype(np.float32)])
-    return outputs.reshape(features.shape[:2])
+    typed = {name: array.astype(np.float32) for name, array in inputs.items()}
+    requests = range(min(map(len, typed.values())))
+    outputs = _run(path, [{name: array[i] for name, array in typed.items()} for i in requests])
+    return outputs.reshape(len(requests), -1)
 
 
 def _run(path: Path, batches: list[dict[str, np.ndarray]]) -> np.ndarray:

@@ -1,12 +1,14 @@
 """Where everything is in a bundle of the `recommend` application, and in which shape.
 
 Legend: N items, d embedding length, S segments, K neighbours, P popular items, B rows of a batch, C candidates,
-G golden requests.
+G golden requests, F ranker features, Dq of a request, Dc of a candidate.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from serving.bundles.manifest import FeatureEntry, FeatureManifest, Manifest, ModelEntry, TensorEntry
+from serving.features.assembly import CANDIDATE_VIEWS, REQUEST_VIEWS
 
 CATALOGUE = "catalogue"
 ANN = "ann"
@@ -23,6 +25,11 @@ USER_TOWER = "user_tower"
 ITEM_TOWER = "item_tower"
 RANKER = "ranker"
 MODEL_FILES = {name: f"models/{name}.onnx" for name in (USER_TOWER, ITEM_TOWER, RANKER)}
+
+FEATURES = "features"
+"""The input of a ranker that takes every feature of a candidate: float32[C, F]."""
+REQUEST, CANDIDATE = "request", "candidate"
+"""The inputs of a ranker that takes what candidates share apart: float32[1, Dq] and float32[C, Dc]."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,24 @@ def array_specs(manifest: Manifest) -> tuple[ArraySpec, ...]:
     )
 
 
-def film_models(features: FeatureManifest, dimension: int) -> dict[str, ModelEntry]:
+def request_entries(features: FeatureManifest) -> tuple[FeatureEntry, ...]:
+    """The Dq features that all candidates of a request share, in matrix order."""
+    return tuple(entry for view in REQUEST_VIEWS for entry in getattr(features, view))
+
+
+def candidate_entries(features: FeatureManifest) -> tuple[FeatureEntry, ...]:
+    """The Dc features that a candidate has to itself, in matrix order."""
+    return tuple(entry for view in CANDIDATE_VIEWS for entry in getattr(features, view))
+
+
+def ranker_inputs(features: FeatureManifest, split: bool) -> Mapping[str, tuple[FeatureEntry, ...]]:
+    """What a ranker takes, by the name of the input: every feature at once, or `split` by what is shared."""
+    if split:
+        return {REQUEST: request_entries(features), CANDIDATE: candidate_entries(features)}
+    return {FEATURES: features.entries}
+
+
+def film_models(features: FeatureManifest, dimension: int, split_ranker: bool = False) -> dict[str, ModelEntry]:
     """The three models of a film bundle, as the manifest lists them."""
     embedding = TensorEntry(name="embedding", shape=(None, dimension))
     user, item = _names(features.user), _names(features.item)
@@ -73,7 +97,10 @@ def film_models(features: FeatureManifest, dimension: int) -> dict[str, ModelEnt
         ),
         RANKER: ModelEntry(
             file=MODEL_FILES[RANKER],
-            inputs=(TensorEntry(name="features", shape=(None, len(features)), features=features.names),),
+            inputs=tuple(
+                TensorEntry(name=name, shape=(None, len(entries)), features=_names(entries))
+                for name, entries in ranker_inputs(features, split_ranker).items()
+            ),
             outputs=(TensorEntry(name="score", shape=(None,)),),
         ),
     }

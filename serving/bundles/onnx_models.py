@@ -5,9 +5,11 @@ The metadata property `sieve.inputs` is JSON: for each input made of features, t
 """
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -15,6 +17,11 @@ from serving.bundles.manifest import FeatureEntry, Manifest, ModelEntry, TensorE
 from serving.errors import BundleError
 
 METADATA_KEY = "sieve.inputs"
+CUDA = "CUDAExecutionProvider"
+
+Device = Literal["cpu", "cuda"]
+
+log = logging.getLogger(__name__)
 
 
 def feature_metadata(inputs: Mapping[str, Sequence[FeatureEntry]]) -> dict[str, str]:
@@ -26,8 +33,12 @@ def feature_metadata(inputs: Mapping[str, Sequence[FeatureEntry]]) -> dict[str, 
     return {METADATA_KEY: json.dumps(document, separators=(",", ":"), sort_keys=True, ensure_ascii=False)}
 
 
-def open_session(path: Path, threads: int = 1) -> Any:
-    """Opens an ONNX file on the CPU as an `onnxruntime.InferenceSession`.
+def open_session(path: Path, threads: int = 1, device: Device = "cpu") -> Any:
+    """Opens an ONNX file as an `onnxruntime.InferenceSession`.
+
+    Args:
+        threads: of one run on the CPU.
+        device: `cuda` runs on the first GPU; where the runtime has none it warns and the CPU takes its place.
 
     Raises:
         BundleError: the file is missing or no model that this runtime can run.
@@ -38,16 +49,41 @@ def open_session(path: Path, threads: int = 1) -> Any:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    providers = ["CPUExecutionProvider"]
+    if device == "cuda" and _has_cuda():
+        providers.insert(0, CUDA)
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # the runtime's error classes have no base of their own
         raise BundleError(f"{path} cannot be run", [_one_line(error)]) from error
+    if len(providers) > len(session.get_providers()):
+        _warn_of_cpu("the GPU could not be used")
+    return session
 
 
-def predict(session: Any, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Runs a model and gives its first output, float32; a score of shape [C, 1] comes back as [C]."""
-    output = np.asarray(session.run(None, dict(inputs))[0], dtype=np.float32)
+def predict(session: Any, inputs: Mapping[str, np.ndarray], options: Any = None) -> np.ndarray:
+    """Runs a model and gives its first output, float32; a score of shape [C, 1] comes back as [C].
+
+    options: the run's `onnxruntime.RunOptions`, if any.
+    """
+    output: np.ndarray = session.run(None, inputs, options)[0]
+    if output.dtype != np.float32:
+        output = output.astype(np.float32)
     return output[:, 0] if output.ndim == 2 and output.shape[1] == 1 else output
+
+
+def _has_cuda() -> bool:
+    import onnxruntime
+
+    found = CUDA in onnxruntime.get_available_providers()
+    if not found:
+        _warn_of_cpu("this onnxruntime has no CUDA provider")
+    return found
+
+
+@cache
+def _warn_of_cpu(reason: str) -> None:
+    log.warning("models run on the CPU instead of the GPU: %s", reason)
 
 
 def model_problems(session: Any, model: ModelEntry, manifest: Manifest) -> list[str]:

@@ -11,7 +11,7 @@ import numpy as np
 from serving.bundles.arrays import array_problems
 from serving.bundles.files import file_problems, lines, open_array, under
 from serving.bundles.golden import FILES as GOLDEN_FILES
-from serving.bundles.golden import golden_problems
+from serving.bundles.golden import golden_problems, input_file
 from serving.bundles.layout import (
     ANN,
     CATALOGUE,
@@ -55,9 +55,11 @@ def verify_bundle(directory: Path, published: bool = True) -> list[str]:
     problems |= _model_problems(directory, manifest, damaged)
     if not under(damaged, CATALOGUE):
         problems |= _catalogue_problems(directory, manifest, set(problems))
-    needed = {*GOLDEN_FILES, ITEM_EMBEDDINGS, MODEL_FILES[USER_TOWER], MODEL_FILES[RANKER]}
+    ranker_inputs = [tensor.name for tensor in manifest.models[RANKER].inputs] if RANKER in manifest.models else []
+    needed = {*GOLDEN_FILES, *map(input_file, ranker_inputs)}
+    needed |= {ITEM_EMBEDDINGS, MODEL_FILES[USER_TOWER], MODEL_FILES[RANKER]}
     if not needed & set(problems):
-        problems |= golden_problems(directory, manifest.dimension)
+        problems |= golden_problems(directory, manifest.dimension, ranker_inputs)
     if (directory / ANN).is_dir() and not under(damaged, ANN):
         problems |= _index_problems(directory, manifest.items)
     return problems_of_manifest + lines(problems)
@@ -82,11 +84,11 @@ def _feature_problems(manifest: Manifest) -> list[str]:
 
 
 def _model_problems(directory: Path, manifest: Manifest, damaged: set[str]) -> dict[str, str]:
-    expected = film_models(manifest.features, manifest.dimension)
+    kinds = [film_models(manifest.features, manifest.dimension, split_ranker=split) for split in (False, True)]
     problems = {
         entry.file: f"the manifest's entry of {name} does not fit its features and dimension"
-        for name, entry in expected.items()
-        if manifest.models.get(name) != entry
+        for name, entry in kinds[0].items()
+        if manifest.models.get(name) not in [kind[name] for kind in kinds]
     }
     for entry in manifest.models.values():
         if entry.file in damaged or entry.file in problems:
@@ -110,8 +112,8 @@ def _catalogue_problems(directory: Path, manifest: Manifest, doubtful: set[str])
         found.append(f"{len(catalogue.ids)} rows where the manifest says {manifest.items}")
     if tuple(catalogue.feature_names) != tuple(entry.name for entry in manifest.features.item):
         found.append("its features are not the manifest's item features, in order")
-    if not _is_sorted(catalogue):
-        found.append("its order does not sort its ids, or an id is there twice")
+    if problem := catalogue.index.problem(np.asarray(catalogue.ids)):
+        found.append(problem)
     if found:
         return {CATALOGUE: "; ".join(found)}
     if {ITEM_EMBEDDINGS, HISTORY_EMBEDDINGS, MODEL_FILES[ITEM_TOWER]} & doubtful:
@@ -128,14 +130,6 @@ def _index_problems(directory: Path, items: int) -> dict[str, str]:
     except BundleError as error:
         return {ANN: "; ".join(error.problems)}
     return {}
-
-
-def _is_sorted(catalogue: ItemTable) -> bool:
-    order = np.asarray(catalogue.order)
-    if not np.array_equal(np.sort(order), np.arange(len(catalogue))):
-        return False
-    ids = np.asarray(catalogue.ids)[order]
-    return bool((ids[:-1] < ids[1:]).all())
 
 
 def _embedding_problem(directory: Path, manifest: Manifest, catalogue: ItemTable) -> str | None:

@@ -3,140 +3,181 @@
 `Affinity` holds the bundle's arrays and answers for one request at a time; training calls it once per request
 group, so that both sides run the same additions in the same order.
 
-Legend: C candidates, L history films, N bundle rows, K neighbours, M rows of the cast table (M >= N).
+Legend: C candidates, L history films, E of them in the neighbour table, N bundle rows, K neighbours, H hits (a
+candidate among the neighbours of a history film), M rows of the cast table (M >= N), P people.
 """
 
-import threading
+import copy
 
 import numpy as np
 import numpy.typing as npt
+
+from serving.features.scratch import Scratch
 
 Matrix = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int32]
 
 LAST_FILMS = 5
 WIDTH = 11
+MAX_HISTORY = 10_000
+MAX_CANDIDATES = 32_767
+
+_COWATCH, _CAST = slice(1, 7), slice(7, 11)
+_PLACES = np.arange(MAX_CANDIDATES, dtype=np.int16)
+_RECENT_BITS = 16
+_ALL_FILMS = (1 << _RECENT_BITS) - 1
 
 
 class Affinity:
-    """The bundle's neighbour and cast tables, ready to score a request's candidates.
+    """The bundle's neighbour and cast tables, ready to score a request's candidates; threads may share it.
 
     `neighbour_rows` is int32[N, K], -1 padded, one row per item, each neighbour at most once in a row;
     `neighbour_scores` is float32[N, K]; `cast` is int32[M, 6] of hashed names, -1 padded.
     """
 
     def __init__(self, neighbour_rows: Rows, neighbour_scores: Matrix, cast: Rows) -> None:
-        self._neighbour_rows = neighbour_rows
-        self._neighbour_scores = neighbour_scores
-        self._cast, self._people = _person_codes(cast)
-        self._scratch = threading.local()
+        self._neighbour_rows = np.ascontiguousarray(neighbour_rows)
+        self._neighbour_scores = np.ascontiguousarray(neighbour_scores)
+        self._people = _People(np.empty(0, np.int32), np.empty(0, np.int32))
+        self._people, self._cast = self._people.with_codes(cast)
+        self._scratch = Scratch()
+
+    @property
+    def items(self) -> int:
+        """M, how many items' cast is known."""
+        return len(self._cast)
+
+    def extended(self, cast: Rows) -> "Affinity":
+        """The same for a catalogue that has grown to int32[M, 6], of which only the rows that are new are read."""
+        other = copy.copy(self)
+        other._people, codes = self._people.with_codes(cast[len(self._cast) :])
+        other._cast = np.concatenate([self._cast, codes])
+        other._scratch = Scratch()
+        return other
 
     def features(
-        self, user_embedding: Matrix | None, item_embeddings: Matrix, history: Rows, candidates: Rows
+        self,
+        user_embedding: Matrix | None,
+        item_embeddings: Matrix,
+        history: Rows,
+        candidates: Rows,
+        out: Matrix | None = None,
     ) -> Matrix:
         """float32[C, Da]: the affinity view of one request.
 
         `user_embedding` is float32[d], L2-normalised, or None (the similarity is then 0); `item_embeddings` is
-        float32[C, d] of the candidates; `history` is int32[L], oldest first, where -1 is padding; `candidates`
-        is int32[C], repeats allowed. An empty history gives zeros but for the similarity.
+        float32[C, d] of the candidates; `history` is int32[L], oldest first, where -1 is padding, at most 10,000;
+        `candidates` is int32[C], repeats allowed, at most 32,767. An empty history gives zeros but for the
+        similarity. `out`, float32[C, Da] of any strides, is filled where it is given.
+
+        Raises:
+            ValueError: too many candidates, or too long a history.
         """
-        out = np.zeros((len(candidates), WIDTH), np.float32)
-        if user_embedding is not None:
-            out[:, 0] = similarity(user_embedding, item_embeddings)
+        if len(history) > MAX_HISTORY or len(candidates) > MAX_CANDIDATES:
+            raise ValueError(f"{len(candidates)} candidates and a history of {len(history)}: too many for one request")
+        if out is None:
+            out = np.empty((len(candidates), WIDTH), np.float32)
+        out[:, 0] = 0 if user_embedding is None else similarity(user_embedding, item_embeddings)
         known = history[history >= 0]
         if len(known) and len(candidates):
-            self._add_cowatch(out, known, candidates)
-            self._add_cast(out, known, candidates)
+            out[:, _COWATCH] = self._cowatch(known, candidates).T
+            out[:, _CAST] = self._shared_cast(known, candidates).T
+        else:
+            out[:, 1:] = 0
         return out
 
-    def _add_cowatch(self, out: Matrix, history: Rows, candidates: Rows) -> None:
-        embedded = np.flatnonzero(history < len(self._neighbour_rows))
-        rows = history[embedded]
-        slot = self._buffer("slot", max(len(self._neighbour_rows), len(self._cast)) + 1, -1)
-        slot[candidates] = np.arange(len(candidates), dtype=np.int32)
-        own = slot[candidates]  # a repeated candidate shares the slot of its last copy
-        hit = slot[self._neighbour_rows[rows]]  # the last place is never a candidate: -1 stays -1
-        slot[candidates] = -1
-        film, place = np.nonzero(hit >= 0)
-        index = hit[film, place]
-        score = self._neighbour_scores[rows[film], place]
-        age = len(history) - 1 - embedded[film]  # 0 is the very last film
-        best = np.zeros(len(candidates), np.float32)
-        np.maximum.at(best, index, score)
-        total = _sum_by(index, score, len(candidates))
-        last, recent = age == 0, age < LAST_FILMS
-        count = np.bincount(index, minlength=len(candidates))
-        out[:, 1] = best[own]
-        out[:, 2] = (total / len(history))[own]
-        out[:, 3] = total[own]
-        out[:, 4] = _sum_by(index[last], score[last], len(candidates))[own]
-        out[:, 5] = _sum_by(index[recent], score[recent], len(candidates))[own]
-        out[:, 6] = (count / len(history))[own]
+    def _cowatch(self, history: Rows, candidates: Rows) -> npt.NDArray[np.float64]:
+        """[6, C]: highest, mean and sum of the scores, those of the last film and the last five, share of films."""
+        count, width = len(candidates), self._neighbour_rows.shape[1]
+        embedded = history < len(self._neighbour_rows)
+        films = history if embedded.all() else history[embedded]
+        near = self._scratch.take("near", (len(films), width), np.int32)
+        self._neighbour_rows.take(films, axis=0, out=near, mode="clip")
+        scores = self._scratch.take("scores", (len(films), width), np.float32)
+        self._neighbour_scores.take(films, axis=0, out=scores, mode="clip")
+        slot, own = self._slots(near, candidates)
+        hits = np.flatnonzero(slot >= 0)  # the oldest film's first
+        index, score = slot.take(hits).astype(np.intp), scores.take(hits).astype(np.float64)
+        last = hits.searchsorted((len(films) - embedded[-1:].sum()) * width)
+        recent = hits.searchsorted((len(films) - embedded[-LAST_FILMS:].sum()) * width)
+        block = self._scratch.take("cowatch", (6, count), np.float64)
+        block[0] = 0
+        np.maximum.at(block[0], index, score)
+        # in float64, hit after hit in the order of the history, whatever other candidates there are
+        block[2] = np.bincount(index, score, count)
+        block[3] = np.bincount(index[last:], score[last:], count)
+        block[4] = np.bincount(index[recent:], score[recent:], count)
+        block[5] = np.bincount(index, minlength=count)
+        np.divide(block[2::3], len(history), out=block[1::4])
+        return block if own is None else block[:, own]
 
-    def _add_cast(self, out: Matrix, history: Rows, candidates: Rows) -> None:
-        films = self._buffer("films", self._people + 1, 0)
-        candidate_cast = self._cast[candidates]
-        known = candidate_cast < self._people
-        for column, rows in ((10, history[-LAST_FILMS:]), (7, history)):
-            people = self._cast[rows].ravel()
-            np.add.at(films, people, 1)
-            films[self._people] = 0
-            shared = films[candidate_cast]
-            films[people] = 0
-            out[:, column] = shared.sum(axis=1)
-        out[:, 8] = shared.max(axis=1)
-        out[:, 9] = np.count_nonzero((shared > 0) & known, axis=1)
+    def _slots(self, near: Rows, candidates: Rows) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.int16] | None]:
+        """int16[E * K]: which candidate each neighbour is, -1 for none; and, where candidates repeat, the place that
+        each shares with its last copy."""
+        places = _PLACES[: len(candidates)]
+        table = self._scratch.table("slots", max(len(self._neighbour_rows), len(self._cast)) + 1, -1, np.int16)
+        table[candidates] = places
+        # the last place is never a candidate: the padding -1 finds -1
+        slot = table.take(near, out=self._scratch.take("slot", near.shape, np.int16), mode="wrap")
+        own = table.take(candidates)
+        table[candidates] = -1
+        return slot.ravel(), None if (own == places).all() else own
 
-    def _buffer(self, name: str, length: int, fill: int) -> npt.NDArray[np.int32]:
-        # kept per thread and left as it was found: a dense table without clearing N rows per request
-        buffer: npt.NDArray[np.int32] | None = getattr(self._scratch, name, None)
-        if buffer is None:
-            buffer = np.full(length, fill, np.int32)
-            setattr(self._scratch, name, buffer)
-        return buffer
+    def _shared_cast(self, history: Rows, candidates: Rows) -> npt.NDArray[np.int32]:
+        """[4, C]: cast shared with the history by film, films of the best-known member, members known, and the first
+        for the last five films."""
+        films = self._scratch.table("films", len(self._people) + 1, 0, np.int32)
+        watched = self._cast.take(history, axis=0, mode="clip").astype(np.intp)
+        # one number counts all films in its lower bits and the last five in its upper ones
+        weights = np.ones(watched.shape, np.int32)
+        weights[-LAST_FILMS:] += 1 << _RECENT_BITS
+        people = watched.ravel()
+        np.add.at(films, people, weights.ravel())
+        films[0] = 0
+        cast = np.ascontiguousarray(self._cast.take(candidates, axis=0, mode="clip").T)
+        counts = films.take(cast, mode="clip")
+        films[people] = 0
+        total = np.add.reduce(counts, axis=0)
+        counts &= _ALL_FILMS
+        block = self._scratch.take("cast", (4, len(candidates)), np.int32)
+        np.bitwise_and(total, _ALL_FILMS, out=block[0])
+        np.maximum.reduce(counts, axis=0, out=block[1])
+        np.add.reduce(np.minimum(counts, 1), axis=0, out=block[2])
+        np.right_shift(total, _RECENT_BITS, out=block[3])
+        return block
 
 
-def affinity_features(
-    user_embeddings: Matrix | None,
-    item_embeddings: Matrix,
-    history_rows: Rows,
-    neighbour_rows: Rows,
-    neighbour_scores: Matrix,
-    candidates: Rows,
-    cast: Rows,
-) -> Matrix:
-    """float32[R, Da]: the affinity view where every row may have its own user.
+class _People:
+    """Who is known by which code: `names` sorted int32[P] of hashes, `codes` int32[P], from 1; 0 is nobody."""
 
-    `user_embeddings` is float32[R or 1, d] or None, `history_rows` int32[R or 1, L] (-1 padded, newest last); the
-    rest as in `Affinity`. One row of user and history stands for every candidate.
-    """
-    affinity = Affinity(neighbour_rows, neighbour_scores, cast)
-    if len(history_rows) == 1 and (user_embeddings is None or len(user_embeddings) == 1):
-        user = None if user_embeddings is None else user_embeddings[0]
-        return affinity.features(user, item_embeddings, history_rows[0], candidates)
-    out = np.empty((len(candidates), WIDTH), np.float32)
-    for r in range(len(candidates)):
-        user = None if user_embeddings is None else user_embeddings[r % len(user_embeddings)]
-        history = history_rows[r % len(history_rows)]
-        out[r] = affinity.features(user, item_embeddings[r : r + 1], history, candidates[r : r + 1])[0]
-    return out
+    def __init__(self, names: Rows, codes: Rows) -> None:
+        self._names = names
+        self._codes = codes
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def with_codes(self, cast: Rows) -> tuple["_People", Rows]:
+        """The people with those of int32[n, 6] added, and that cast as codes."""
+        found = np.unique(cast)
+        new = np.setdiff1d(found[found != -1], self._names, assume_unique=True)
+        names = np.concatenate([self._names, new])
+        codes = np.concatenate([self._codes, np.arange(len(self) + 1, len(names) + 1, dtype=np.int32)])
+        order = np.argsort(names, kind="stable")
+        people = _People(names[order], codes[order])
+        return people, people._of(cast)
+
+    def _of(self, cast: Rows) -> Rows:
+        if not len(self):
+            return np.zeros(cast.shape, np.int32)
+        place = np.searchsorted(self._names, cast)
+        return np.where(cast == -1, np.int32(0), self._codes.take(place, mode="clip"))
 
 
 def similarity(user_embedding: Matrix, item_embeddings: Matrix) -> Matrix:
-    """float32[C]: the dot product of float32[d] (or float32[C, d]) with each row of float32[C, d]."""
-    product = np.multiply(user_embedding, item_embeddings, order="C", dtype=np.float32)
-    result: Matrix = np.sum(product, axis=-1, dtype=np.float32)
+    """float32[C]: the dot product of float32[d] with each row of float32[C, d].
+
+    Row after row along contiguous memory, so that a row's sum does not depend on the other rows.
+    """
+    result: Matrix = np.einsum("ij,j->i", np.ascontiguousarray(item_embeddings), np.ascontiguousarray(user_embedding))
     return result
-
-
-def _sum_by(index: npt.NDArray[np.int32], score: Matrix, length: int) -> npt.NDArray[np.float64]:
-    # adds in float64 in the order of the history, whatever other candidates there are
-    return np.bincount(index, weights=score, minlength=length).astype(np.float64, copy=False)
-
-
-def _person_codes(cast: Rows) -> tuple[Rows, int]:
-    people, codes = np.unique(cast, return_inverse=True)
-    padded = int(len(people) > 0 and people[0] == -1)
-    count = len(people) - padded
-    codes = codes.reshape(cast.shape) - padded
-    return np.where(codes < 0, count, codes).astype(np.int32), count  # padding is the last code

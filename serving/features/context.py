@@ -14,6 +14,7 @@ from serving.features.spec import DAYPARTS, DEVICES, FeatureSet
 MINUTE_US = 60_000_000
 _DAY_MINUTES = 1440
 _DAYPART_MINUTES = _DAY_MINUTES // len(DAYPARTS)
+_FIRST_DAYPART = 5
 
 
 def _circle(steps: int) -> npt.NDArray[np.float32]:
@@ -60,16 +61,35 @@ def context_features(
     """
     time_us = np.asarray(time_us, np.int64)
     weekday = weekdays(time_us)
-    first_daypart = 5
-    first_device = first_daypart + len(DAYPARTS)
+    first_device = _FIRST_DAYPART + len(DAYPARTS)
     first_country = first_device + len(DEVICES)
     out = np.zeros((len(time_us), first_country + len(feature_set.vocabulary.countries)), np.float32)
     out[:, 0:2] = _CLOCK[time_us // MINUTE_US % _DAY_MINUTES]
     out[:, 2:4] = _WEEK[weekday]
     out[:, 4] = weekday >= 5
-    _set_ones(out, first_daypart, dayparts(time_us))
+    _set_ones(out, _FIRST_DAYPART, dayparts(time_us))
     _set_ones(out, first_device, np.asarray(device))
     _set_ones(out, first_country, np.asarray(country))
+    return out
+
+
+def context_vector(
+    feature_set: FeatureSet, time_us: int, device: str | None = None, country: str | None = None
+) -> npt.NDArray[np.float32]:
+    """float32[Dc]: the row of `context_features` for one request, without its arrays of one."""
+    minute = time_us // MINUTE_US
+    weekday = (minute // _DAY_MINUTES + 3) % 7
+    names = feature_set.vocabulary.countries
+    first_device = _FIRST_DAYPART + len(DAYPARTS)
+    out = np.zeros(first_device + len(DEVICES) + len(names), np.float32)
+    out[0:2] = _CLOCK[minute % _DAY_MINUTES]
+    out[2:4] = _WEEK[weekday]
+    out[4] = weekday >= 5
+    out[_FIRST_DAYPART + minute % _DAY_MINUTES // _DAYPART_MINUTES] = 1
+    if device in _DEVICE_CODES:
+        out[first_device + _DEVICE_CODES[device]] = 1
+    if country in names:
+        out[first_device + len(DEVICES) + names.index(country)] = 1
     return out
 
 

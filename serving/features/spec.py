@@ -71,6 +71,10 @@ class FeatureSet:
 
 
 VIEWS = ("user", "item", "context", "pair", "affinity")
+REQUEST_VIEWS = ("user", "context")
+"""Alike for every candidate of a request."""
+CANDIDATE_VIEWS = ("item", "pair", "affinity")
+"""A row for each candidate."""
 
 # (name, description, default); "{w}" is the window in days
 _USER_WINDOWED = (

@@ -1,52 +1,80 @@
-"""The ranker: an ONNX model over a request's feature matrix.
+"""The ranker: an ONNX model over a request's features.
 
-C candidates, F features.
+C candidates, F features, Dq features of the request (user and context), Dc features of a candidate.
 """
 
-from pathlib import Path
+from collections.abc import Mapping
+from typing import Protocol, cast
 
-import numpy as np
+from pydantic import Field
 
-from serving.bundles.manifest import Manifest
-from serving.bundles.onnx_models import model_problems, open_session
-from serving.core.candidates import Candidates
+from serving.bundles.layout import CANDIDATE, FEATURES, RANKER, REQUEST, ranker_inputs
+from serving.bundles.manifest import FeatureManifest, ModelEntry
+from serving.bundles.onnx_models import Device, model_problems, open_session
+from serving.bundles.parts import FilmParts
+from serving.core.candidates import Candidates, FloatMatrix, Rows
 from serving.core.request import Request
-from serving.core.stages import Scored
-from serving.errors import BundleError, DependencyError
-from serving.ranking.assembly import RequestFeatures
+from serving.core.stages import Scored, StageSettings
+from serving.errors import BundleError
+from serving.ranking.assembly import SplitFeatures
 from serving.ranking.onnx import run_model
 
 
 class OnnxScorer:
-    """Scores candidates float32[C] by a model with the input `features` float32[C, F]; larger is better."""
+    """Scores candidates float32[C] by a model of the bundle; larger is better.
 
-    name = "ranker"
+    The manifest says what the model takes: `features` float32[C, F], or `request` float32[1, Dq] and `candidate`
+    float32[C, Dc], so that what all candidates share is computed once.
+    """
 
-    def __init__(self, path: Path, manifest: Manifest, features: RequestFeatures) -> None:
-        """Opens the model, one thread per session, and holds its own metadata against everything else.
+    class Settings(StageSettings):
+        """Which model ranks, and on what."""
+
+        model: str = Field(RANKER, description="the model's name in the bundle's manifest")
+        threads: int = Field(1, ge=1, le=256, description="of one run on the CPU")
+        device: Device = Field("cpu", description="cuda: a GPU, or with a warning the CPU where there is none")
+
+    def __init__(self, parts: FilmParts, settings: Settings) -> None:
+        """Opens the model and holds its own metadata against everything else.
 
         Raises:
             BundleError: it is missing or cannot be run, or its features are not those of the manifest and of
                 this code, in order; every problem is listed.
         """
-        self._session = open_session(path, threads=1)
-        problems = model_problems(self._session, manifest.models[self.name], manifest)
-        problems += feature_problems(manifest.features.names, features.names)
+        if parts.bundle is None:
+            raise BundleError(f"{parts.name} has no models", ["it is a bundle in the making"])
+        path, manifest = parts.bundle.model_path(settings.model), parts.bundle.manifest
+        entry = manifest.models[settings.model]
+        self._session = open_session(path, settings.threads, settings.device)
+        problems = model_problems(self._session, entry, manifest)
+        problems += feature_problems(manifest.features.names, parts.features.names)
+        problems += _input_problems(entry, manifest.features)
         if problems:
             raise BundleError(f"{path} does not fit its bundle", problems)
-        self._features = features
+        self._features = cast(_Features, parts.features)
+        self._is_split = len(entry.inputs) > 1
 
     def score(self, request: Request, candidates: Candidates) -> Scored:
-        """One finite score per candidate; the features come along when the caller wants an explanation.
+        """One score per candidate; the features come along when the caller wants an explanation.
 
         Raises:
-            DependencyError: the runtime failed, or a score is not finite.
+            DependencyError: the runtime failed.
+            DeadlineExceeded: the stage's deadline passed during the run.
         """
-        features = self._features.matrix(request, candidates.row)
-        score = run_model(self._session, {"features": features})
-        if not np.isfinite(score).all():
-            raise DependencyError(f"{np.count_nonzero(~np.isfinite(score))} scores are not finite")
-        return Scored(score, features if request.query.explain else None)
+        rows, explain = candidates.row, request.query.explain
+        inputs: Mapping[str, FloatMatrix]
+        if not self._is_split:
+            features = self._features.matrix(request, rows)
+            return Scored(run_model(self._session, {FEATURES: features}), features if explain else None)
+        split = self._features.split(request, rows)
+        inputs = {REQUEST: split.request, CANDIDATE: split.candidate}
+        return Scored(run_model(self._session, inputs), split.joined() if explain else None)
+
+
+class _Features(Protocol):
+    def matrix(self, request: Request, rows: Rows) -> FloatMatrix: ...
+
+    def split(self, request: Request, rows: Rows) -> SplitFeatures: ...
 
 
 def feature_problems(wanted: tuple[str, ...], computed: tuple[str, ...]) -> list[str]:
@@ -58,4 +86,17 @@ def feature_problems(wanted: tuple[str, ...], computed: tuple[str, ...]) -> list
     if not problems and wanted != computed:
         place = next(i for i in range(len(wanted)) if wanted[i] != computed[i])
         problems.append(f"wants {wanted[place]} as feature {place}, here it is {computed[place]}")
+    return problems
+
+
+def _input_problems(entry: ModelEntry, features: FeatureManifest) -> list[str]:
+    """Whether the inputs are those of one of the two kinds of ranker, made of its features in order."""
+    found = {tensor.name: tensor.features for tensor in entry.inputs}
+    wanted = ranker_inputs(features, split=FEATURES not in found)
+    if found.keys() != wanted.keys():
+        return [f"takes {', '.join(found)}: a ranker takes {FEATURES}, or {REQUEST} and {CANDIDATE}"]
+    problems = []
+    for name, entries in wanted.items():
+        names = tuple(entry.name for entry in entries)
+        problems += [f"input {name}: {problem}" for problem in feature_problems(found[name], names)]
     return problems

@@ -20,7 +20,7 @@ from feature_world import WorldSize, make_world
 from serving.config import OnlineStore, RedisOnlineStore, SieveConfig, SqliteOnlineStore
 from serving.errors import StoreUnavailable
 from serving.features.feast_format import decode_floats, decode_int64s, decode_strings, entity_key, murmur3_32
-from serving.features.online import RedisUserReader, SqliteUserReader, UserReader, open_reader
+from serving.features.online import HISTORY_FIELDS, RedisUserReader, SqliteUserReader, UserReader, open_reader
 from training.features.materialize import materialize
 from training.features.repository import USER_SERVICE, apply_definitions, open_store
 
@@ -75,11 +75,11 @@ def test_the_reader_finds_what_feast_finds_for_every_user(online: tuple[Any, Use
     users = [f"u{i:07d}" for i in range(SIZE.users)] + ["nobody", "ünknown"]
     service = store.get_feature_service(USER_SERVICE)
     expected = store.get_online_features(service, entity_rows=[{"user_id": u} for u in users]).to_dict()
-    found = 0
+    found = in_vain = 0
 
     for i, user in enumerate(users):
         state = reader.read(user)
-        row = {name: expected[name][i] for name in ("user_values", "items", "times_us", "grades", "seen")}
+        row = {name: expected[name][i] for name in ("user_values", *HISTORY_FIELDS)}
         if state is None:
             assert set(row.values()) == {None}
             continue
@@ -94,7 +94,11 @@ def test_the_reader_finds_what_feast_finds_for_every_user(online: tuple[Any, Use
         assert state.history_times_us.tolist() == (row["times_us"] or [])
         assert state.history_grades.tolist() == (row["grades"] or [])
         assert state.seen == (row["seen"] or [])
+        assert state.shown_items == (row["shown"] or [])
+        assert state.shown_counts.tolist() == (row["shown_counts"] or [])
+        in_vain += bool(state.shown_items)
     assert found > 40
+    assert in_vain > 0
 
 
 def test_the_snapshots_stamp_is_midnight_utc(online: tuple[Any, UserReader]) -> None:

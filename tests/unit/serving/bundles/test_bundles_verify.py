@@ -59,6 +59,52 @@ def test_a_sound_bundle_has_no_problems(published: Path) -> None:
     assert verify_bundle(published) == []
 
 
+@pytest.fixture(scope="module")
+def published_split(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_tiny_bundle(tmp_path_factory.mktemp("store"), split_ranker=True)
+
+
+def test_a_bundle_whose_ranker_takes_shared_features_apart_has_no_problems(published_split: Path) -> None:
+    assert verify_bundle(published_split) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "factor", "expected"),
+    [
+        ("golden/candidate.npy", 1.5, "recomputed values are off by"),
+        ("golden/request.npy", np.inf, "values that are not finite"),
+    ],
+)
+def test_golden_inputs_of_a_split_ranker_are_recomputed_with(
+    path: str, factor: float, expected: str, tmp_path: Path
+) -> None:
+    writer = fill_draft(tmp_path / "draft", split_ranker=True)
+    array = np.load(writer.directory / path)
+    writer.write_array(path, array * np.float32(factor))
+    writer.seal(tiny_fields(split_ranker=True))
+
+    [problem] = verify_bundle(writer.directory, published=False)
+
+    assert problem.startswith(f"golden/scores.npy: {expected}")
+
+
+def test_golden_inputs_that_are_missing_are_named(tmp_path: Path) -> None:
+    writer = fill_draft(tmp_path / "draft", split_ranker=True)
+    (writer.directory / "golden/request.npy").unlink()
+    writer.seal(tiny_fields(split_ranker=True))
+
+    assert verify_bundle(writer.directory, published=False) == ["golden/request.npy: the bundle lacks this file"]
+
+
+def test_a_manifest_that_lists_the_other_kind_of_ranker_is_found(tmp_path: Path) -> None:
+    writer = fill_draft(tmp_path / "draft", split_ranker=True)
+    writer.seal(tiny_fields(split_ranker=False))
+
+    problems = verify_bundle(writer.directory, published=False)
+
+    assert any(problem.startswith("models/ranker.onnx: lacks the input 'features'") for problem in problems)
+
+
 @pytest.mark.parametrize("share", [0.0, 0.37, 1.0])
 def test_one_flipped_byte_in_any_file_is_found_and_the_file_is_named(copy: Path, share: float) -> None:
     files = sorted(path for path in copy.rglob("*") if path.is_file())

@@ -1,5 +1,7 @@
 """Row-wise functions: a row's bits never depend on the other rows."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -7,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.config import FeatureSettings, Vocabulary
-from serving.features.affinity import Affinity, affinity_features
-from serving.features.assembly import Assembler, defaults_of
-from serving.features.context import context_features, country_codes, device_codes
+from serving.features.affinity import Affinity
+from serving.features.assembly import CANDIDATE_VIEWS, Assembler, defaults_of
+from serving.features.context import context_features, context_vector, country_codes, device_codes
 from serving.features.pair import pair_features
 from serving.features.spec import DAY_US, film_features
 from serving.features.user_state import UserState
@@ -86,18 +88,105 @@ def test_one_user_row_stands_for_every_candidate() -> None:
     assert one.tobytes() == each.tobytes()
 
 
-def test_an_affinity_per_row_equals_the_affinity_of_its_request() -> None:
-    affinity, cast, scores = affinity_tables()
-    neighbours = affinity._neighbour_rows
-    history = np.array([[-1, 4, 9], [7, 2, 11]], np.int32)
-    users, items = random_rows(2, 8, 11), random_rows(2, 8, 12)
-    candidates = np.array([9, 30], np.int32)
+@given(subsets)
+@settings(deadline=None, max_examples=60)
+def test_a_request_put_together_in_parts_is_its_matrix(rows: npt.NDArray[np.int64]) -> None:
+    assembler, affinity = Assembler(FEATURES), random_rows(ROWS, len(FEATURES.affinity), 7)[rows]
+    context = assembler.context_vector(int(TIMES[0]), "tv", "DE")
+    whole = assembler.matrix(USER[0], context, ITEM[rows], affinity)
 
-    rows = affinity_features(users, items, history, neighbours, scores, candidates, cast)
+    candidates = assembler.candidates(len(rows))
+    missing = assembler.fill_candidates(candidates, USER[0], context, ITEM, rows.astype(np.int32))
+    assembler.affinity_of(candidates)[:] = affinity
+    joined = assembler.join(np.concatenate([USER[0], context]), candidates)
 
-    for r in range(2):
-        alone = affinity.features(users[r], items[r : r + 1], history[r], candidates[r : r + 1])
-        assert rows[r].tobytes() == alone[0].tobytes()
+    assert joined.tobytes() == whole.tobytes()
+    assert missing == np.isnan(ITEM[rows]).sum()
+    columns = [FEATURES.names.index(feature.name) for view in CANDIDATE_VIEWS for feature in FEATURES.views[view]]
+    assert candidates.tobytes() == whole[:, columns].tobytes()
+
+
+@given(
+    st.integers(0, 4_000_000_000_000_000),
+    st.sampled_from([None, "tv", "web", "watch"]),
+    st.sampled_from([None, "DE", "XX"]),
+)
+def test_one_context_is_the_row_that_many_would_give(time_us: int, device: str | None, country: str | None) -> None:
+    many = context_features(FEATURES, np.array([time_us]), device_codes([device]), country_codes([country], FEATURES))
+
+    assert context_vector(FEATURES, time_us, device, country).tobytes() == many[0].tobytes()
+
+
+def test_every_kind_of_nan_takes_the_default_and_other_values_keep_their_bits() -> None:
+    assembler = Assembler(FEATURES)
+    item = random_rows(3, len(FEATURES.item), 13)
+    item[0, :3] = [np.inf, -np.inf, -0.0]
+    item[1, :3] = np.array([0x7FC00000, 0xFFC00000, 0x7F800001], np.uint32).view(np.float32)
+    context = assembler.context_vector(0)
+
+    filled = assembler.matrix(USER[0], context, item, np.zeros((3, len(FEATURES.affinity)), np.float32))
+    first = len(FEATURES.user)
+
+    assert filled[0, first : first + 3].tobytes() == item[0, :3].tobytes()
+    assert filled[1, first : first + 3].tolist() == assembler.item_defaults[:3].tolist()
+    assert filled[2, first : first + item.shape[1]].tobytes() == item[2].tobytes()
+
+
+def test_threads_that_assemble_at_once_do_not_disturb_each_other() -> None:
+    assembler, (affinity, _, _) = Assembler(FEATURES), affinity_tables()
+    context = assembler.context_vector(0, "tv", "DE")
+    rng = np.random.default_rng(14)
+    requests = [
+        (rng.permutation(ITEMS)[:9].astype(np.int32), rng.permutation(ITEMS)[:30].astype(np.int32)) for _ in range(40)
+    ]
+    items = random_rows(ITEMS, len(FEATURES.item), 15)
+
+    def answer(request: tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]) -> bytes:
+        history, rows = request
+        candidates = assembler.candidates(len(rows))
+        assembler.fill_candidates(candidates, USER[0], context, items, rows)
+        affinity.features(None, items, history, rows, assembler.affinity_of(candidates))
+        return bytes(candidates.tobytes())
+
+    alone = [answer(request) for request in requests]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(answer, requests * 5)) == alone * 5
+
+
+def test_a_repeated_candidate_has_the_same_affinity_each_time() -> None:
+    affinity, _, _ = affinity_tables()
+    history, rows = np.array([5, 17, 88], np.int32), np.array([9, 30, 9, 64, 30, 9], np.int32)
+    embeddings = random_rows(ITEMS + 10, 16, 16)
+    single = np.unique(rows)
+
+    repeated = affinity.features(embeddings[0], embeddings[rows], history, rows)
+    once = affinity.features(embeddings[0], embeddings[single], history, single.astype(np.int32))
+
+    assert repeated.tobytes() == once[np.searchsorted(single, rows)].tobytes()
+
+
+def test_the_cast_of_newer_items_counts_and_leaves_the_others_as_they_were() -> None:
+    affinity, cast, _ = affinity_tables()
+    newer = np.array([[cast[5, 0], 7001, -1, -1, -1, -1], [7001, 7002, -1, -1, -1, -1]], np.int32)
+    grown = affinity.extended(np.concatenate([cast, newer]))
+    rows = np.arange(len(cast), dtype=np.int32)
+    history = np.array([5, 60], np.int32)
+    none = np.zeros((len(cast), 4), np.float32)
+
+    before = affinity.features(None, none, history, rows)
+    after = grown.features(None, none, history, rows)
+    new = grown.features(None, none[:2], np.array([5, len(cast) + 1], np.int32), rows[-1] + np.array([1, 2], np.int32))
+
+    assert after.tobytes() == before.tobytes()
+    assert grown.items == len(cast) + 2
+    known = [feature.name for feature in FEATURES.affinity].index("affinity_cast_known")
+    assert new[:, known].tolist() == [1 + int(cast[5, 0] != -1), 2]
+
+
+def test_too_many_candidates_for_one_request_are_refused() -> None:
+    affinity, _, _ = affinity_tables()
+    with pytest.raises(ValueError, match="40000 candidates"):
+        affinity.features(None, np.zeros((40_000, 4)), np.array([1], np.int32), np.zeros(40_000, np.int32))
 
 
 def test_cowatch_and_cast_of_a_small_case_worked_by_hand() -> None:

@@ -71,7 +71,7 @@ def test_taking_rows_keeps_their_order() -> None:
     assert table.rows_of(["a"]).tolist() == [1]
 
 
-@pytest.mark.parametrize("name", ["ids", "features", "maturity", "cast", "order"])
+@pytest.mark.parametrize("name", ["ids", "features", "maturity", "cast", "id_hashes", "franchise"])
 def test_a_flipped_byte_is_found(tmp_path: Path, name: str) -> None:
     write_item_table(tmp_path / "t", make_table(["a", "b"]))
     path = tmp_path / "t" / f"{name}.npy"
