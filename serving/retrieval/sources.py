@@ -1,68 +1,70 @@
 """Where candidates come from: the two-tower model, items like the last ones, and what is popular.
 
-N items, K neighbours, S segments, P popular items, L history entries, C candidates.
+N items of the bundle, T newer ones, K neighbours, S segments, P popular items, L history entries, C candidates.
 """
-
-from enum import IntEnum
 
 import numpy as np
 import numpy.typing as npt
 
-from serving.core.candidates import Candidates, Rows, Scores, found_by
-from serving.core.request import Request
-from serving.retrieval.index import AnnIndex, top_rows
-
-SOURCE_NAMES = ("two_tower", "item_to_item", "popular", "precomputed", "bundled")
-DENSE_SUM_MAX_ITEMS = 200_000
-
-
-class SourceBit(IntEnum):
-    """The bit of each source in a candidate's mask; bit i belongs to `SOURCE_NAMES[i]`."""
-
-    TWO_TOWER = 1
-    ITEM_TO_ITEM = 2
-    POPULAR = 4
-    PRECOMPUTED = 8
-    BUNDLED = 16
+from serving.bundles.parts import FilmParts
+from serving.core.candidates import Candidates, Rows, Scores, found, no_candidates
+from serving.core.request import FloatVector, Request
+from serving.retrieval.selection import best, last_places
 
 
 class TwoTowerSource:
-    """The items nearest to the user's embedding; score is their inner product, -1 to 1."""
+    """The items nearest to the user's embedding, or to the seed items; score is the inner product, -1 to 1."""
 
-    name = "two_tower"
-
-    def __init__(self, index: AnnIndex) -> None:
-        self._index = index
+    def __init__(self, parts: FilmParts) -> None:
+        self._items = parts.table
+        self._vectors = parts.item_vectors
+        self._index = parts.index
 
     def find(self, request: Request) -> Candidates:
-        """Nothing where nothing is known of the user."""
+        """Items newer than the bundle among them; nothing where nothing is known of the user."""
         if not request.is_known:
-            return _nothing(SourceBit.TWO_TOWER)
-        rows, scores = self._index.search(request.embedding, request.fetch)
-        return found_by(SourceBit.TWO_TOWER, rows, scores)
+            return no_candidates()
+        query = self._place(request)
+        rows, scores = self._index.search(query, request.fetch)
+        newer = self._items.tail_search(query, request.fetch)
+        if len(newer[0]):
+            rows, scores = np.concatenate([rows, newer[0]]), np.concatenate([scores, newer[1]])
+            rows, scores = best(rows, scores, request.fetch)
+        return found(rows, scores)
+
+    def _place(self, request: Request) -> FloatVector:
+        """float32[d] of length 1: among the seeds where the answer is to be like them, else the user's own."""
+        if not request.query.seed_items:
+            return request.embedding
+        seeds = self._items().rows_of(request.query.seed_items)
+        seeds = seeds[seeds >= 0]
+        if not len(seeds):
+            return request.embedding
+        return towards(self._vectors(seeds))
 
 
 class ItemToItemSource:
-    """The neighbours of what the user took up; score is the sum of similarities over the history."""
+    """The neighbours of what the user took up, or of the seed items; score is the sum of similarities."""
 
-    name = "item_to_item"
-
-    def __init__(self, neighbours: Rows, scores: Scores) -> None:
-        """neighbours: int32[N, K], -1 padded.  scores: float32[N, K]."""
-        self._neighbours = neighbours
-        self._scores = scores
+    def __init__(self, parts: FilmParts) -> None:
+        self._neighbours = parts.neighbour_rows
+        self._scores = parts.neighbour_scores
 
     def find(self, request: Request) -> Candidates:
-        """Nothing for an empty history; ties go to the lower row."""
-        rows = self._neighbours[request.history].ravel()
-        scores = self._scores[request.history].ravel()
-        there = rows >= 0
-        rows, sums = sum_by_row(rows[there], scores[there], len(self._neighbours))
-        best = top_rows(sums, request.fetch)
-        return found_by(SourceBit.ITEM_TO_ITEM, rows[best], sums[best])
+        """Nothing for an empty history; of ties, what older items brought comes first. New items have no neighbours."""
+        history = request.history[request.history < len(self._neighbours)]
+        if not len(history):
+            return no_candidates()
+        rows = self._neighbours[history].ravel()
+        scores = self._scores[history].ravel()
+        if rows.min() < 0:
+            there = rows >= 0
+            rows, scores = rows[there], scores[there]
+        return found(*best(*sum_by_row(rows, scores), request.fetch))
 
     def nearest_cause(self, row: int, history_rows: Rows) -> int:
         """The history row that brought `row` here with the largest similarity, the newest of equals; -1: none."""
+        history_rows = history_rows[history_rows < len(self._neighbours)]
         matches = self._neighbours[history_rows] == row
         strength = np.where(matches, self._scores[history_rows], -np.inf).max(axis=1, initial=-np.inf)
         if not len(strength) or not np.isfinite(strength).any():
@@ -73,48 +75,45 @@ class ItemToItemSource:
 class PopularSource:
     """What is popular in the request's country, filled up with what is popular everywhere."""
 
-    name = "popular"
-
-    def __init__(self, rows: Rows, scores: Scores) -> None:
-        """rows: int32[S, P], -1 padded, segment 0 for overall.  scores: float32[S, P]."""
-        self._lists = [_filled(rows, scores, segment) for segment in range(len(rows))]
+    def __init__(self, parts: FilmParts) -> None:
+        rows, scores = parts.popular_rows, parts.popular_scores
+        self._lists = [found(*_filled(rows, scores, segment)) for segment in range(len(rows))]
 
     def find(self, request: Request) -> Candidates:
         """The country's list, then the rest of the overall list with scores capped to stay below it."""
-        rows, scores = self._lists[request.segment]
-        return found_by(SourceBit.POPULAR, rows, scores)
+        return self._lists[request.segment]
 
 
 class BundledSource:
     """The lists frozen into the bundle: the last link, which needs nothing but the bundle."""
 
-    name = "bundled"
-
-    def __init__(self, rows: Rows) -> None:
-        """rows: int32[S, n], -1 padded, segment 0 for overall."""
+    def __init__(self, parts: FilmParts) -> None:
+        rows = parts.list_rows
         places = np.arange(1, rows.shape[1] + 1, dtype=np.float32)
         falling = np.broadcast_to(np.reciprocal(places), rows.shape)
-        self._lists = [_filled(rows, falling, segment) for segment in range(len(rows))]
+        self._lists = [found(*_filled(rows, falling, segment)) for segment in range(len(rows))]
 
     def find(self, request: Request) -> Candidates:
         """The country's list, then the overall one; score falls with the place."""
-        rows, scores = self._lists[request.segment]
-        return found_by(SourceBit.BUNDLED, rows, scores)
+        return self._lists[request.segment]
 
 
-def sum_by_row(rows: Rows, scores: Scores, items: int) -> tuple[Rows, Scores]:
-    """Sums scores float32[M] by row int32[M]: distinct rows in rising order, and float32 sums.
+def sum_by_row(rows: Rows, scores: Scores) -> tuple[Rows, Scores]:
+    """Sums scores float32[M] by row int32[M]: distinct rows in the order of their last places, and float32 sums.
 
-    Added up in float64 in the order given, however many items there are.
+    Added up in float64 in the order given, in time that does not depend on the catalogue's size.
     """
-    if items <= DENSE_SUM_MAX_ITEMS:
-        counts = np.bincount(rows, minlength=items)
-        distinct = np.flatnonzero(counts)
-        sums = np.bincount(rows, weights=scores, minlength=items)[distinct]
-    else:
-        distinct, place = np.unique(rows, return_inverse=True)
-        sums = np.bincount(place, weights=scores, minlength=len(distinct))
-    return distinct.astype(np.int32), sums.astype(np.float32)
+    owner = last_places(rows)
+    sums = np.bincount(owner, weights=scores)
+    distinct = np.flatnonzero(owner == np.arange(len(owner)))
+    return rows[distinct], sums[distinct].astype(np.float32)
+
+
+def towards(vectors: npt.NDArray[np.float32]) -> FloatVector:
+    """float32[d] of length 1: the direction of the mean of vectors float32[n, d]; zeros where they cancel out."""
+    mean = vectors.mean(axis=0)
+    direction: FloatVector = (mean / max(float(np.linalg.norm(mean)), 1e-12)).astype(np.float32)
+    return direction
 
 
 def _filled(rows: Rows, scores: npt.NDArray[np.float32], segment: int) -> tuple[Rows, Scores]:
@@ -128,7 +127,3 @@ def _filled(rows: Rows, scores: npt.NDArray[np.float32], segment: int) -> tuple[
         np.concatenate([own_rows, rows[0][rest]]),
         np.concatenate([own_scores, np.minimum(scores[0][rest], ceiling)]),
     )
-
-
-def _nothing(bit: int) -> Candidates:
-    return found_by(bit, np.empty(0, np.int32), np.empty(0, np.float32))

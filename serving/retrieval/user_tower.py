@@ -44,7 +44,11 @@ class UserTower:
 
 
 def pool_history(embeddings: npt.NDArray[np.float32], rows: Rows) -> FloatVector:
-    """float32[d]: the mean embedding of the newest 50 of a history int32[L], newest last; zeros for none."""
+    """float32[d]: the mean embedding of the newest 50 of a history int32[L], newest last; zeros for none.
+
+    Items newer than the embeddings have none, and are passed over.
+    """
+    rows = rows[rows < len(embeddings)]
     if not len(rows):
         return np.zeros(embeddings.shape[1], np.float32)
     newest = np.asarray(embeddings[rows[-POOLED_HISTORY:]])

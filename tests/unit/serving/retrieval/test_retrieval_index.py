@@ -1,3 +1,4 @@
+import shutil
 import sys
 
 import numpy as np
@@ -5,7 +6,7 @@ import pytest
 
 from serving.errors import BundleError
 from serving.retrieval.index import ExactIndex, top_rows
-from serving.retrieval.scann_index import ScannIndex, build_scann, open_index
+from serving.retrieval.scann_index import Effort, ScannIndex, build_scann, open_index, set_effort
 
 
 def unit_rows(n: int, d: int, seed: int = 7) -> np.ndarray:
@@ -47,7 +48,7 @@ class TestScann:
             rows, scores = index.search(query, 100)
             assert len(rows) == 100
             assert (np.diff(scores) <= 0).all()
-            np.testing.assert_allclose(scores, embeddings[rows] @ query, atol=1e-3)
+            np.testing.assert_allclose(scores, embeddings[rows] @ query, atol=1e-2)
             found.append(len(set(rows.tolist()) & set(oracle.search(query, 100)[0].tolist())) / 100)
         assert np.mean(found) >= 0.8
 
@@ -68,8 +69,24 @@ class TestScann:
             ScannIndex(tmp_path, 10)
 
     def test_an_index_without_its_assets_is_refused(self, tmp_path):
-        with pytest.raises(BundleError, match=r"scann_assets\.pbtxt is missing"):
+        with pytest.raises(BundleError) as caught:
             ScannIndex(tmp_path, 10)
+        assert caught.value.problems == ("scann_assets.pbtxt is missing", "search.json is missing")
+
+    def test_every_item_finds_itself_first(self, built):
+        embeddings, folder = built
+        index = ScannIndex(folder, len(embeddings))
+        rows = np.random.default_rng(1).integers(0, len(embeddings), 200)
+        assert np.mean([index.search(embeddings[row], 5)[0][0] == row for row in rows]) > 0.98
+
+    def test_a_search_that_goes_less_far_finds_less(self, built, tmp_path):
+        embeddings, folder = built
+        copy = shutil.copytree(folder, tmp_path / "copy")
+        set_effort(copy, Effort(0.01, 2))
+        narrow, wide = ScannIndex(copy, len(embeddings)), ScannIndex(folder, len(embeddings))
+        queries = unit_rows(50, 16, seed=8)
+        found = [np.isin(narrow.search(q, 100)[0], wide.search(q, 100)[0]).mean() for q in queries]
+        assert np.mean(found) < 0.6
 
     def test_an_index_of_another_size_is_refused(self, built):
         with pytest.raises(BundleError, match="20000 of 19999 items"):
