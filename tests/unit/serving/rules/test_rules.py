@@ -2,53 +2,50 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import rule_world
+from rule_world import ROWS, candidates, parts, request
 from serving_world import DAY_US, NOW_US, N, catalogue
 
-from serving.core.candidates import found_by
-from serving.core.query import Context, Filters
+from serving.core.candidates import contains
 from serving.errors import InvalidRequest
-from serving.rules.eligibility import EligibleRule, ExcludedRule, SeenRule
+from serving.rules.eligibility import EligibleRule, ExcludedRule, SeenRule, still_seen
 from serving.rules.filters import FilterRule, ShortlistRule
 
-ROWS = np.array([3, 0, 2, 1], np.int32)
-CANDIDATES = found_by(1, ROWS, np.arange(4, 0, -1).astype(np.float32))
+CANDIDATES = candidates(ROWS)
 
 
-def request(age=40.0, country=None, seen=(), excluded=(), **filters):
-    masks = np.zeros((2, N), np.bool_)
-    masks[0, list(seen)], masks[1, list(excluded)] = True, True
-    query = SimpleNamespace(context=Context(country=country), filters=Filters(**filters))
-    return SimpleNamespace(query=query, now_us=NOW_US, age_years=age, seen=masks[0], excluded=masks[1])
-
-
-def outcome(rule, asked):
-    """Rows kept in their order, and rows removed by reason."""
-    ruled = rule.apply(asked, CANDIDATES)
-    assert len(ruled.kept) + sum(len(r.rows) for r in ruled.removed) == len(CANDIDATES)
-    return ruled.kept.row.tolist(), {r.reason: r.rows.tolist() for r in ruled.removed}
+def outcome(rule, asked, pool=CANDIDATES):
+    return rule_world.outcome(rule, asked, pool)[:2]
 
 
 def eligible(**columns):
-    table = catalogue(**{name: set_(name, values) for name, values in columns.items()})
-    return EligibleRule(lambda: table, ("US", "DE"))
-
-
-def set_(name, values):
-    column = getattr(catalogue(), name).copy()
-    for row, value in values.items():
-        column[row] = value
-    return column
+    return EligibleRule(parts(**columns))
 
 
 def test_what_was_seen_or_excluded_goes_and_the_order_of_the_rest_stays():
-    assert outcome(SeenRule(), request(seen=[0])) == ([3, 2, 1], {"seen": [0]})
-    assert outcome(ExcludedRule(), request(excluded=[3, 1])) == ([0, 2], {"excluded": [3, 1]})
-    assert outcome(SeenRule(), request()) == ([3, 0, 2, 1], {})
+    assert outcome(SeenRule(parts()), request(seen=[0])) == ([3, 2, 1], {"seen": [0]})
+    assert outcome(ExcludedRule(parts()), request(excluded=[3, 1])) == ([0, 2], {"excluded": [3, 1]})
+    assert outcome(SeenRule(parts()), request()) == ([3, 0, 2, 1], {})
+
+
+def test_what_was_seen_longer_ago_than_the_horizon_may_come_back_and_what_has_no_time_may_not():
+    seen, met = np.array([1, 4, 6, 9], np.int32), np.array([9, 4, 6], np.int32)
+    met_at_us = NOW_US - np.array([30 * DAY_US + 1, 30 * DAY_US, 30 * DAY_US - 1])
+    assert still_seen(seen, met, met_at_us, NOW_US, horizon_days=30).tolist() == [1, 6]
+    assert still_seen(seen, met[:0], met_at_us[:0], NOW_US, horizon_days=30).tolist() == [1, 4, 6, 9]
 
 
 @pytest.mark.parametrize(
     ("age", "kept"),
-    [(40.0, [3, 0, 2, 1]), (18.0, [3, 0, 2, 1]), (17.0, [0, 2, 1]), (12.0, [0, 2]), (0.0, [0]), (None, [0])],
+    [
+        (40.0, [3, 0, 2, 1]),
+        (18.0, [3, 0, 2, 1]),
+        (17.0, [0, 2, 1]),
+        (12.0, [0, 2]),
+        (0.0, [0]),
+        (None, [0]),
+        (float("nan"), []),
+    ],
 )
 def test_the_age_gate_takes_an_unknown_age_for_the_youngest(age, kept):
     rule = eligible(maturity={1: 16, 2: 12, 3: 18})
@@ -77,8 +74,25 @@ def test_each_film_is_removed_for_one_reason():
     assert outcome(rule, request(age=10.0)) == ([3, 2], {"age": [0], "not_available": [1]})
 
 
+def test_items_newer_than_the_bundle_are_judged_like_all_others():
+    table = catalogue()
+    longer = table.take(np.append(np.arange(N), [5, 5]))
+    longer.maturity[N], longer.licence_end_us[N + 1] = 18, NOW_US
+    rule = EligibleRule(parts(table=longer))
+    newer = candidates([N, 2, N + 1])
+    assert outcome(rule, request(age=10.0), newer) == ([2], {"age": [N], "licence": [N + 1]})
+
+
+def test_a_table_that_takes_over_is_what_the_next_request_is_judged_by():
+    tables = [catalogue(), catalogue(maturity=np.full(N, 18, np.int16))]
+    rule = EligibleRule(SimpleNamespace(table=lambda: tables[0], vocabulary=parts().vocabulary))
+    assert outcome(rule, request(age=10.0))[0] == [3, 0, 2, 1]
+    tables.reverse()
+    assert outcome(rule, request(age=10.0))[0] == []
+
+
 def test_filters_keep_any_of_the_genres_and_years_within_the_range():
-    rule = FilterRule(catalogue, ("Action", "Comedy"))
+    rule = FilterRule(parts())
     assert outcome(rule, request(genres=("Comedy",))) == ([3, 1], {"genre": [0, 2]})
     assert outcome(rule, request(genres=("Comedy", "Action")))[0] == [3, 0, 2, 1]
     assert outcome(rule, request(year_from=2001, year_to=2002)) == ([2, 1], {"year": [3, 0]})
@@ -86,16 +100,22 @@ def test_filters_keep_any_of_the_genres_and_years_within_the_range():
 
 
 def test_a_film_of_unknown_year_passes_no_filter_on_years():
-    rule = FilterRule(lambda: catalogue(year=set_("year", {0: 0})), ())
-    assert outcome(rule, request(year_to=2009))[0] == [3, 2, 1]
+    assert outcome(FilterRule(parts(year={0: 0})), request(year_to=2009))[0] == [3, 2, 1]
 
 
 def test_a_genre_that_does_not_exist_is_the_callers_mistake():
     with pytest.raises(InvalidRequest) as caught:
-        FilterRule(catalogue, ("Action",)).apply(request(genres=("Action", "Jazz")), CANDIDATES)
+        FilterRule(parts()).apply(request(genres=("Action", "Jazz")), CANDIDATES)
     assert caught.value.field == "filters.genres.1"
 
 
 def test_a_shortlist_keeps_the_first():
     assert outcome(ShortlistRule(3), request()) == ([3, 0, 2], {"shortlist": [1]})
     assert outcome(ShortlistRule(4), request()) == ([3, 0, 2, 1], {})
+
+
+def test_no_candidates_are_no_trouble():
+    for rule in (SeenRule(parts()), ExcludedRule(parts()), EligibleRule(parts()), FilterRule(parts())):
+        asked = request(seen=[1], excluded=[2], genres=("Comedy",), year_from=1990)
+        assert outcome(rule, asked, candidates([])) == ([], {})
+    assert contains(np.empty(0, np.int32), ROWS).tolist() == [False] * 4
