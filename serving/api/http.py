@@ -1,143 +1,166 @@
-"""The HTTP surface over one recommender: it translates, and decides nothing."""
+"""The HTTP surface over one dataplane: it translates, and decides nothing."""
 
-import json
-import logging
-from typing import Annotated, Any, Protocol
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import orjson
-from fastapi import Body, FastAPI, Header
-from fastapi.exceptions import RequestValidationError
+from fastapi import FastAPI
 from fastapi.requests import Request
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 
-from serving.api.guard import BodyTooLarge, Guard
-from serving.api.problems import MEDIA_TYPE, NOT_JSON, SETUP, TOO_LARGE, Kind, error_problem, mistakes_problem, problem
-from serving.core.answer import Answer
-from serving.core.deadline import NO_DEADLINE, Deadline
-from serving.core.query import Query
-from serving.errors import DependencyError, SieveError
+from serving.api.admission import Admission
+from serving.api.auth import Tokens
+from serving.api.dataplane import Dataplane, Journal, NoJournal
+from serving.api.exchange import REQUEST_ID, Asgi, Receive, Scope, Send, parse_request_id, problem_headers
+from serving.api.guard import Guard
+from serving.api.openapi import SECURITY, complete, problem_responses
+from serving.api.problems import MEDIA_TYPE, SETUP, Kind, kind_of_status, problem
+from serving.api.recommend import BATCH_PATH, PATH, BatchEndpoint, Desk, RecommendEndpoint, told
+from serving.errors import InvalidRequest, SieveError
 
-EXAMPLES = {
-    "a user": {"value": {"user_id": "u0000001", "context": {"device": "tv", "country": "DE"}}},
-    "someone new": {"value": {"session_id": "s1", "context": {"country": "US", "likes": ["i0000012"]}}},
-    "more like this": {"value": {"user_id": "u0000001", "seed_items": ["i0000012"], "k": 10}},
-    "explained": {"value": {"user_id": "u0000001", "k": 3, "explain": True}},
-}
-log = logging.getLogger(__name__)
-
-
-class Application(Protocol):
-    """What answers; `Recommender` is one."""
-
-    def recommend(self, query: Query, *, deadline: Deadline) -> Answer: ...
+Metrics = Callable[[], Awaitable[tuple[str, bytes]]]
+DRAINING = "the server is shutting down"
 
 
-class Service(Protocol):
-    """Holds the application once a verified bundle is loaded."""
+class SieveHttp(FastAPI):
+    """The routes; those in `fast` are dispatched by their path alone, past the framework's layers."""
 
-    @property
-    def application(self) -> Application | None: ...
+    def __init__(self, fast: dict[str, Any], **settings: Any) -> None:
+        super().__init__(**settings)
+        self._fast: dict[tuple[str, str], Asgi] = {("POST", path): endpoint for path, endpoint in fast.items()}
+        self.router.routes[:0] = [Route(path, endpoint, methods=["POST"]) for path, endpoint in fast.items()]
 
-    @property
-    def bundle(self) -> str | None:
-        """APP/VERSION of what is loaded."""
-        ...
-
-    @property
-    def reason(self) -> str:
-        """Why there is no application yet."""
-        ...
-
-    @property
-    def is_loading(self) -> bool:
-        """Whether the first attempt to load is still under way."""
-        ...
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            endpoint = self._fast.get((scope["method"], scope["path"]))
+            if endpoint is not None:
+                await endpoint(scope, receive, send)
+                return
+        await super().__call__(scope, receive, send)
 
 
-def create_http(service: Service, max_body_bytes: int) -> FastAPI:
-    """The ASGI application with every route of this version."""
-    app = FastAPI(
+def create_http(
+    dataplane: Dataplane,
+    *,
+    tokens: Tokens | None = None,
+    admission: Admission | None = None,
+    max_body_bytes: int = 1_000_000,
+    max_batch: int = 100,
+    echoes_request_id: bool = True,
+    metrics: Metrics | None = None,
+    journal: Journal | None = None,
+) -> FastAPI:
+    """The ASGI application with every route of this version.
+
+    tokens: None lets everyone do everything.
+    admission: shared with the process's other transports.
+    echoes_request_id: False where the server around this sends `X-Request-Id` itself, as Ray Serve does.
+    metrics: content type and body of `/metrics`; None leaves the route out.
+    journal: told of each request for a list once it is answered.
+    """
+    tokens = tokens or Tokens()
+    admission = admission or Admission()
+    journal = journal or NoJournal()
+    desk = Desk(dataplane, tokens, admission, max_body_bytes, max_batch, echoes_request_id, journal)
+    batch = BatchEndpoint(desk)
+    app = SieveHttp(
+        {PATH: RecommendEndpoint(desk), BATCH_PATH: batch},
         title="Sieve",
         version="1",
         description="Machine-learned decisions. Errors are problem documents (RFC 9457).",
+        lifespan=_lifespan(admission),
+        redirect_slashes=False,
+        redoc_url=None,
     )
-    _add_recommend(app, service)
-    _add_health(app, service)
+    app.state.is_draining = False  # also where nothing runs the lifespan
+    _add_health(app, dataplane)
+    if metrics is not None:
+        _add_metrics(app, metrics, tokens)
     _add_errors(app)
-    app.add_middleware(Guard, max_body_bytes=max_body_bytes)
+    app.add_middleware(Guard)
+    _complete_openapi(app, batch)
     return app
 
 
-def _add_recommend(app: FastAPI, service: Service) -> None:
-    @app.post("/v1/recommend", responses=_responses(), tags=["recommend"], summary="A ranked list")
-    async def recommend(
-        query: Annotated[Query, Body(openapi_examples=EXAMPLES)],
-        deadline_ms: Annotated[float | None, Header(alias="X-Sieve-Deadline-Ms", gt=0, le=600_000)] = None,
-    ) -> Response:
-        # Inline on purpose: a thread hop costs as much as the answer, which holds the loop for milliseconds.
-        application = service.application
-        if application is None:
-            raise DependencyError(service.reason)
-        deadline = NO_DEADLINE if deadline_ms is None else Deadline.after_ms(deadline_ms)
-        return _json(application.recommend(query, deadline=deadline))
+def _lifespan(admission: Admission) -> Callable[[FastAPI], Any]:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.is_draining = False
+        yield
+        app.state.is_draining = True
+        admission.lag.stop()
+
+    return lifespan
 
 
-def _add_health(app: FastAPI, service: Service) -> None:
+def _add_health(app: FastAPI, dataplane: Dataplane) -> None:
     @app.get("/healthz", tags=["health"], summary="Whether the process answers")
     async def healthz() -> Response:
         return _json({"status": "ok"})
 
-    @app.get("/readyz", tags=["health"], summary="Whether a verified bundle is loaded")
-    async def readyz() -> Response:
-        if service.application is None:
-            return _problem(SETUP, problem(SETUP, service.reason, loading=service.is_loading))
-        return _json({"status": "ready", "bundle": service.bundle})
+    responses = problem_responses(503)
+
+    @app.get("/readyz", tags=["health"], summary="Whether a verified bundle is loaded", responses=responses)
+    async def readyz(request: Request) -> Response:
+        now = dataplane.readiness()
+        if app.state.is_draining:
+            return _problem(request, SETUP, problem(SETUP, DRAINING, loading=False))
+        if not now.is_ready:
+            return _problem(request, SETUP, problem(SETUP, now.reason, loading=now.is_loading))
+        return _json({"status": "ready", "bundles": now.bundles})
+
+
+def _add_metrics(app: FastAPI, metrics: Metrics, tokens: Tokens) -> None:
+    page_content = {200: {"description": "The page", "content": {"text/plain": {"schema": {"type": "string"}}}}}
+    responses = page_content | problem_responses(401)
+
+    @app.get(
+        "/metrics",
+        tags=["health"],
+        summary="Prometheus' metrics; any token will do",
+        responses=responses,
+        response_class=Response,
+        openapi_extra={"security": SECURITY},
+    )
+    async def page(request: Request) -> Response:
+        tokens.caller(request.headers.get("authorization"))
+        content_type, body = await metrics()
+        return Response(body, headers={"content-type": content_type})
 
 
 def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(SieveError)
     async def sieve_error(request: Request, error: SieveError) -> Response:
-        kind, document = error_problem(error)
-        if "error_id" in document:
-            log.error("error %s in %s: %s", document["error_id"], request.url.path, error, exc_info=error)
-        return _problem(kind, document)
-
-    @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> Response:
-        found = error.errors()
-        if found and found[0]["type"] == "json_invalid":
-            return _problem(NOT_JSON, problem(NOT_JSON, "the body is not valid JSON", field="body"))
-        document = mistakes_problem([(_field(each["loc"]), str(each["msg"])) for each in found])
-        return _problem(Kind(document["status"], "", ""), document)
+        return _problem(request, *told(error, request.url.path))
 
     @app.exception_handler(HTTPException)
-    async def http_error(_: Request, error: HTTPException) -> Response:
-        if isinstance(error, BodyTooLarge):
-            return _problem(TOO_LARGE, problem(TOO_LARGE, error.detail, field="body"))
-        kind = Kind(error.status_code, f"http-{error.status_code}", str(error.detail))
-        return _problem(kind, problem(kind, str(error.detail)))
+    async def http_error(request: Request, error: HTTPException) -> Response:
+        kind = kind_of_status(error.status_code)
+        return _problem(request, kind, problem(kind, str(error.detail)), error.headers)
 
 
-def _field(location: tuple[Any, ...]) -> str:
-    """`('body', 'context', 'country')` is `context.country`; a header keeps its name, the body itself is `body`."""
-    inside = location[1:] if location[0] in ("body", "header") else location
-    return ".".join(map(str, inside)) or "body"
+def _complete_openapi(app: FastAPI, batch: BatchEndpoint) -> None:
+    of_the_framework = app.openapi
+    made: dict[str, Any] = {}
 
+    def openapi() -> dict[str, Any]:
+        if not made:
+            made.update(complete(of_the_framework(), batch.model))
+        return made
 
-def _responses() -> dict[int | str, dict[str, Any]]:
-    problem_content = {"content": {MEDIA_TYPE: {"schema": {"type": "object"}}}}
-    return {
-        200: {"model": Answer, "description": "The list, and how it came about"},
-        422: {"description": "A mistake in the request, naming the field", **problem_content},
-        503: {"description": "No verified bundle is loaded yet", **problem_content},
-    }
+    app.openapi = openapi  # type: ignore[method-assign]
 
 
 def _json(value: Any) -> Response:
     return Response(orjson.dumps(value), media_type="application/json")
 
 
-def _problem(kind: Kind, document: dict[str, Any]) -> Response:
-    headers = {} if kind.retry_after_s is None else {"Retry-After": str(kind.retry_after_s)}
-    return Response(json.dumps(document), kind.status, headers, MEDIA_TYPE)
+def _problem(
+    request: Request, kind: Kind, document: dict[str, Any], headers: Mapping[str, str] | None = None
+) -> Response:
+    with suppress(KeyError, InvalidRequest):
+        document["request_id"] = parse_request_id(request.headers[REQUEST_ID].encode("latin-1"))
+    return Response(orjson.dumps(document), kind.status, {**problem_headers(kind), **(headers or {})}, MEDIA_TYPE)

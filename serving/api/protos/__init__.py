@@ -1,0 +1,1 @@
+"""The gRPC surface as protocol buffers, one folder per package and version."""
