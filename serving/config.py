@@ -5,13 +5,15 @@ here and validated by `training.config`, because a serving install does not carr
 settings.
 """
 
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from serving.errors import ConfigError
+from serving.observability.settings import LogSettings, MetricsSettings, TracingSettings
 
 MOVIE_GENRES = (
     "Action", "Adventure", "Animation", "Children", "Comedy", "Crime", "Documentary", "Drama", "Fantasy",
@@ -52,6 +54,7 @@ class SqliteOnlineStore(Section):
 
     type: Literal["sqlite"] = "sqlite"
     path: Path = Path("var/online_store.db")
+    timeout_s: float = Field(0.1, gt=0, le=60, description="a read that waits longer for a lock is given up")
 
 
 class RedisOnlineStore(Section):
@@ -59,28 +62,129 @@ class RedisOnlineStore(Section):
 
     type: Literal["redis"]
     url: str = Field("redis://127.0.0.1:6379/0", pattern=r"^rediss?://")
+    timeout_s: float = Field(0.1, gt=0, le=60, description="a read that takes longer is given up")
+    connect_timeout_s: float = Field(0.25, gt=0, le=60)
 
 
 OnlineStore = Annotated[SqliteOnlineStore | RedisOnlineStore, Field(discriminator="type")]
 
 
+class Autoscaling(Section):
+    """How many replicas Ray runs, by the requests that they are answering."""
+
+    min_replicas: int = Field(1, ge=1, le=1000)
+    max_replicas: int = Field(4, ge=1, le=1000)
+    ongoing_requests: float = Field(4.0, gt=0, description="wanted of each replica")
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> Self:
+        if self.min_replicas > self.max_replicas:
+            raise ValueError("min_replicas is above max_replicas")
+        return self
+
+
 class ServerSettings(Section):
-    """Where and how the HTTP server listens."""
+    """Where and how HTTP and gRPC listen, and what they refuse."""
 
     host: str = "127.0.0.1"
     http_port: int = Field(8000, ge=1, le=65_535)
     grpc_port: int = Field(9000, ge=1, le=65_535)
     replicas: int = Field(1, ge=1, le=1000)
+    autoscaling: Autoscaling | None = Field(None, description="in place of a fixed number of replicas")
     high_throughput: bool = Field(True, description="Ray Serve's HAProxy ingress and throughput mode")
     max_body_bytes: int = Field(1_000_000, ge=1_000)
+    max_batch: int = Field(100, ge=1, le=1000, description="requests in one batch call")
+    max_concurrent_rpcs: int = Field(200, ge=1, le=100_000, description="gRPC calls of one replica at a time")
+    max_lag_ms: float = Field(1000.0, gt=0, description="who would wait longer is refused, whatever the deadline")
+    drain_s: float = Field(5.0, ge=0, le=600, description="calls under way may take this long when a replica stops")
+    tokens_file: Path | None = Field(None, description="who may do what; without it everyone may do everything")
+
+
+class Placement(StrEnum):
+    """Where a stage runs: in the gateway's own process, or as a Ray deployment of its own."""
+
+    INLINE = "inline"
+    DEPLOYMENT = "deployment"
+
+
+class StageChoice(Section):
+    """One stage of the pipeline: a built-in name, or `package.module:Class`."""
+
+    use: str = Field(min_length=1, pattern=r"^[a-z_][a-z0-9_]*$|^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+    name: str | None = Field(None, pattern=r"^[a-z][a-z0-9_]{0,62}$", description="defaults to `use`, or the class's")
+    settings: dict[str, Any] = Field({}, description="the stage's own settings, checked by the stage")
+
+    @property
+    def label(self) -> str:
+        """The name that traces, metrics and answers show."""
+        return self.name or self.use.rpartition(":")[2].lower()
+
+
+class FallibleChoice(StageChoice):
+    """A stage that may fail, be late, or run elsewhere."""
+
+    budget_ms: float = Field(float("inf"), gt=0, description="at most this much of the request's time")
+    on_failure: Literal["skip", "fail"] | StageChoice = Field("skip", description="or a stage that takes its place")
+    placement: Placement = Placement.INLINE
+    replicas: int = Field(1, ge=1, le=1000, description="of the stage's own deployment")
+
+
+class SourceChoice(FallibleChoice):
+    """A source of candidates and its part of what is ranked."""
+
+    share: float = Field(gt=0, le=1, description="its quota, relative to the other sources'")
+
+
+class RankerChoice(FallibleChoice):
+    """What orders the candidates."""
+
+    use: str = "onnx"
+    name: str | None = "ranker"
+    budget_ms: float = Field(50.0, gt=0)
+
+
+class Mode(StrEnum):
+    """Where lists come from."""
+
+    REALTIME = "realtime"
+    BATCH = "batch"
+    HYBRID = "hybrid"
+
+
+EXPLORATION = "exploration"
+SOURCES = (
+    SourceChoice(use="two_tower", share=0.6),
+    SourceChoice(use="item_to_item", share=0.3),
+    SourceChoice(use="popular", share=0.1),
+)
 
 
 class RecommendSettings(Section):
-    """The recommendation pipeline."""
+    """The recommendation pipeline, from top to bottom. Eligibility is always part of it and is not configured."""
 
     bundle: str = Field("latest", description="a version, or `latest` in the bundle store")
+    mode: Mode = Field(Mode.HYBRID, description="answers made now, lists made beforehand, or the one before the other")
+    deadline_ms: float = Field(250.0, gt=0, le=600_000, description="where the request sets none")
     candidates: int = Field(500, ge=20, le=10_000, description="candidates given to the ranker")
     max_k: int = Field(100, ge=1, le=1000)
+    max_depth: int = Field(200, ge=1, le=1000, description="items of one list that pages may reach")
+    seen_again_after_days: float | None = Field(None, gt=0, description="what was seen may come back; None is never")
+    ignored_after: int = Field(5, ge=2, description="times shown without being taken up that count as ignored")
+    lists_max_age_s: float = Field(172_800, gt=0, description="an older precomputed list is not served")
+    sources: tuple[SourceChoice, ...] = Field(SOURCES, min_length=1, max_length=32)
+    before: tuple[StageChoice, ...] = Field((), description="cheap rules before the ranker")
+    ranker: RankerChoice | None = RankerChoice()
+    after: tuple[StageChoice, ...] = Field((), description="rules after the ranker, in order")
+
+    @model_validator(mode="after")
+    def _labels_are_unique(self) -> Self:
+        labels = [c.label for c in (*self.sources, *self.before, *self.after, *([self.ranker] if self.ranker else []))]
+        twice = sorted({label for label in labels if labels.count(label) > 1})
+        if twice:
+            raise ValueError(f"stages named twice, give one a `name`: {', '.join(twice)}")
+        if any(choice.use == EXPLORATION for choice in self.after[:-1]):
+            raise ValueError(f"{EXPLORATION} must be the last rule: nothing after it may change what chance has placed")
+        return self
 
 
 class SieveConfig(Section):
@@ -92,6 +196,9 @@ class SieveConfig(Section):
     online_store: OnlineStore = SqliteOnlineStore()
     server: ServerSettings = ServerSettings()
     recommend: RecommendSettings = RecommendSettings()
+    metrics: MetricsSettings = MetricsSettings.model_validate({})
+    logging: LogSettings = LogSettings()
+    tracing: TracingSettings | None = None
     training: dict[str, Any] = {}
 
     @property
@@ -160,4 +267,6 @@ def _resolve_paths(config: SieveConfig, base: Path) -> SieveConfig:
     update: dict[str, Any] = {"root": base / config.root}
     if isinstance(config.online_store, SqliteOnlineStore):
         update["online_store"] = config.online_store.model_copy(update={"path": base / config.online_store.path})
+    if config.server.tokens_file is not None:
+        update["server"] = config.server.model_copy(update={"tokens_file": base / config.server.tokens_file})
     return config.model_copy(update=update)

@@ -5,6 +5,7 @@ the eligible films from the newest to the oldest. Even films are Action and lie 
 embedding, odd ones are Comedy and lie along the second; the nearer to i00, the further along.
 """
 
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +79,9 @@ def user_state(history: tuple[str, ...] = (), age: float | None = 40.0, seen: tu
     return UserState("u1", stats, MIDNIGHT_US, list(history), times, grades, sorted({*history, *seen}))
 
 
-def write_bundle(folder: Path, table: ItemTable | None = None, broken_ranker: bool = False) -> Path:
+def write_bundle(
+    folder: Path, table: ItemTable | None = None, broken_ranker: bool = False, created_at: datetime | None = None
+) -> Path:
     """A published bundle in the store `folder`; a broken ranker divides by what is zero at serving only."""
     table = catalogue() if table is None else table
     features = feature_set()
@@ -122,6 +125,7 @@ def write_bundle(folder: Path, table: ItemTable | None = None, broken_ranker: bo
             "training": {},
             "metrics": {},
             "software": {},
+            **({} if created_at is None else {"created_at": created_at}),
         }
     )
     version = store.publish("recommend", writer.directory)

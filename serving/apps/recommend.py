@@ -1,35 +1,48 @@
-"""Film recommendations: retrieve, drop what must not be shown, rank, and never answer with less than it can.
+"""Film recommendations: retrieve, drop what must not be shown, rank, arrange, and never answer with less than it can.
 
-The chain: the ranked pipeline (retrieval order where the ranker fails), then what is popular, then the lists
-frozen into the bundle. Eligibility is part of every link.
+The chain: the ranked pipeline (retrieval order where the ranker fails), then the list that was made for the user
+beforehand, then what is popular, then the lists frozen into the bundle. Eligibility is part of every link.
 """
 
 import time
 import uuid
 from enum import StrEnum
+from typing import Any
 
-from serving.apps.film_model import FilmModel, TableInForce, open_film_model
+from serving.apps.build import Plan, Planned, make_plan
+from serving.apps.cursor import Pages
+from serving.apps.film_model import film_parts, open_film_model
 from serving.apps.presenter import Presenter
+from serving.apps.reasons import Causes
+from serving.apps.remote import RemoteStages
 from serving.apps.resolver import Resolver
 from serving.bundles.bundle import Bundle
-from serving.config import RecommendSettings
+from serving.bundles.parts import FilmModel
+from serving.config import FallibleChoice, Mode, Placement, RecommendSettings, SourceChoice
 from serving.core.answer import Answer, ServedBy
 from serving.core.candidates import Candidates, FloatMatrix, Rows, no_candidates
 from serving.core.deadline import NO_DEADLINE, Deadline
+from serving.core.prediction import Prediction
+from serving.core.pressure import Pressure
 from serving.core.query import Query
 from serving.core.request import Request
-from serving.core.runner import EXPECTED, run
-from serving.core.stages import OnFailure, Pipeline, Rule, Scorer, Source, Step
-from serving.core.trace import Trace
+from serving.core.runner import EXPECTED, complete, run
+from serving.core.stages import Fallback, OnFailure, Pipeline, Rule, Scorer, Source, Step
+from serving.core.trace import Kind, Trace
 from serving.features.item_table import ItemTable
+from serving.features.lists import ListReader
+from serving.features.live_items import LiveItems
 from serving.features.online import UserReader
 from serving.features.user_state import UserState
 from serving.retrieval.merge import AsFound, ShareMerge
-from serving.retrieval.sources import BundledSource, ItemToItemSource, PopularSource, SourceBit, TwoTowerSource
+from serving.retrieval.precomputed import PrecomputedSource
+from serving.retrieval.sources import BundledSource, ItemToItemSource, PopularSource, TwoTowerSource
 from serving.rules.eligibility import EligibleRule, ExcludedRule, SeenRule
 from serving.rules.filters import FilterRule, ShortlistRule
 
-SHARES: dict[int, float] = {SourceBit.TWO_TOWER: 0.6, SourceBit.ITEM_TO_ITEM: 0.3, SourceBit.POPULAR: 0.1}
+APP = "recommend"
+ARM = "stable"
+Steps = tuple[Step[Scorer[Request] | Rule[Request]], ...]
 
 
 class Part(StrEnum):
@@ -39,8 +52,21 @@ class Part(StrEnum):
     RETRIEVAL = "retrieval"
     TWO_TOWER = "two_tower"
     ITEM_TO_ITEM = "item_to_item"
+    PRECOMPUTED = "precomputed"
     POPULAR = "popular"
     BUNDLED = "bundled"
+
+
+LINKS: dict[Mode, tuple[Part, ...]] = {
+    Mode.REALTIME: (Part.RANKED, Part.POPULAR, Part.BUNDLED),
+    Mode.HYBRID: (Part.RANKED, Part.PRECOMPUTED, Part.POPULAR, Part.BUNDLED),
+    Mode.BATCH: (Part.PRECOMPUTED, Part.POPULAR, Part.BUNDLED),
+}
+SERVED_BY = {
+    Part.PRECOMPUTED: ServedBy.PRECOMPUTED,
+    Part.POPULAR: ServedBy.POPULAR,
+    Part.BUNDLED: ServedBy.BUNDLED,
+}
 
 
 class Recommender:
@@ -52,6 +78,8 @@ class Recommender:
         reader: UserReader | None = None,
         item_table: ItemTable | None = None,
         settings: RecommendSettings | None = None,
+        lists: ListReader | None = None,
+        remote: RemoteStages | None = None,
     ) -> None:
         """Composes the pipelines.
 
@@ -59,48 +87,83 @@ class Recommender:
             bundle: what to serve; a FilmModel without a bundle has no ranker, and retrieval order stands.
             reader: the online store; without one every user is new unless a state is given.
             item_table: the live item table, in any order; without one the bundle's catalogue.
+            lists: the users' precomputed lists; without them that link is left out.
+            remote: gives the stages whose placement is a deployment of their own; without it all run inline.
 
         Raises:
             BundleError: bundle, item table and this code do not fit each other.
+            ConfigError: the pipeline names stages or settings that there are not; every problem is listed.
         """
-        settings = settings or RecommendSettings.model_validate({})
+        self.settings = settings or RecommendSettings.model_validate({})
         self.model = bundle if isinstance(bundle, FilmModel) else open_film_model(bundle)
-        self.table = TableInForce(self.model.catalogue, item_table)
-        self.request_features = self.model.request_features(self.table)
-        self._resolver = Resolver(self.model, reader, settings.candidates, settings.max_k)
-        self._item_to_item = ItemToItemSource(self.model.neighbour_rows, self.model.neighbour_scores)
-        self._presenter = Presenter(self.model, self._item_to_item)
-        self._ranker = self.model.ranker(self.request_features)
-        self.pipelines = self._compose(settings.candidates)
+        self.table = LiveItems(self.model, item_table)
+        self.parts = film_parts(self.model, self.table)
+        self.request_features = self.parts.features
+        self._remote = remote
+        self._lists = lists
+        self._resolver = Resolver(self.parts, reader, self.settings)
+        self._presenter = Presenter(self.parts, Causes(self.model.neighbour_rows, self.model.neighbour_scores))
+        self._pages = Pages(self.model.name, self.settings.max_depth)
+        self.pipelines = self._compose(make_plan(self.settings))
 
-    def _compose(self, candidates: int) -> dict[Part, Pipeline[Request]]:
-        model, vocabulary = self.model, self.model.vocabulary
-        two_tower, item_to_item = TwoTowerSource(model.index), self._item_to_item
-        popular = PopularSource(model.popular_rows, model.popular_scores)
-        bundled = BundledSource(model.list_rows)
-        rules: tuple[Step[Scorer[Request] | Rule[Request]], ...] = (
-            Step(SeenRule()),
-            Step(ExcludedRule()),
-            Step(EligibleRule(self.table, vocabulary.countries)),
-            Step(FilterRule(self.table, vocabulary.genres)),
-            Step(ShortlistRule(candidates)),
+    def _compose(self, plan: Plan) -> dict[Part, Pipeline[Request]]:
+        parts = self.parts
+        eligible: Steps = (
+            Step("seen", SeenRule(parts)),
+            Step("excluded", ExcludedRule(parts)),
+            Step("eligible", EligibleRule(parts)),
+            Step("filters", FilterRule(parts)),
         )
-        sources: tuple[Source[Request], ...] = (two_tower, item_to_item, popular)
-        every = tuple(Step(source, OnFailure.SKIP) for source in sources)
-        rank = () if self._ranker is None else (Step(self._ranker, OnFailure.SKIP),)
-        merge = ShareMerge(SHARES)
+        shortlist: Steps = (Step("shortlist", ShortlistRule(self.settings.candidates)),)
+        before, after = self._rules(plan.before), self._rules(plan.after)
+        choices = self.settings.sources
+        sources = tuple(self._source_step(*each, plan) for each in zip(choices, plan.sources, strict=True))
+        merge = ShareMerge([choice.share for choice in choices])
+        ranker = self._ranker_step(plan)
+        retrieval = (*eligible, *before, *shortlist)
 
-        def alone(part: Part, source: Source[Request]) -> Pipeline[Request]:
-            return Pipeline(part, (Step(source),), AsFound(), rules)
+        def alone(part: Part, source: Source[Request], rules: Steps = ()) -> Pipeline[Request]:
+            return Pipeline(part, (Step(part, source),), AsFound(), (*eligible, *rules, *shortlist))
 
         return {
-            Part.RANKED: Pipeline(Part.RANKED, every, merge, (*rules, *rank)),
-            Part.RETRIEVAL: Pipeline(Part.RETRIEVAL, every, merge, rules),
-            Part.TWO_TOWER: alone(Part.TWO_TOWER, two_tower),
-            Part.ITEM_TO_ITEM: alone(Part.ITEM_TO_ITEM, item_to_item),
-            Part.POPULAR: alone(Part.POPULAR, popular),
-            Part.BUNDLED: alone(Part.BUNDLED, bundled),
+            Part.RANKED: Pipeline(Part.RANKED, sources, merge, (*retrieval, *ranker, *after)),
+            Part.RETRIEVAL: Pipeline(Part.RETRIEVAL, sources, merge, retrieval),
+            Part.TWO_TOWER: alone(Part.TWO_TOWER, TwoTowerSource(parts)),
+            Part.ITEM_TO_ITEM: alone(Part.ITEM_TO_ITEM, ItemToItemSource(parts)),
+            Part.PRECOMPUTED: alone(Part.PRECOMPUTED, self._precomputed(), after),
+            Part.POPULAR: alone(Part.POPULAR, PopularSource(parts)),
+            Part.BUNDLED: alone(Part.BUNDLED, BundledSource(parts)),
         }
+
+    def _precomputed(self) -> PrecomputedSource:
+        return PrecomputedSource(self.parts, APP, self._lists, self.settings.lists_max_age_s)
+
+    def _rules(self, planned: tuple[Planned, ...]) -> Steps:
+        return tuple(Step(each.choice.label, each.build(self.parts)) for each in planned)
+
+    def _source_step(self, choice: SourceChoice, planned: Planned, plan: Plan) -> Step[Source[Request]]:
+        is_remote = self._remote is not None and choice.placement is Placement.DEPLOYMENT
+        stage = self._remote.source(choice.label) if self._remote and is_remote else planned.build(self.parts)
+        return Step(choice.label, stage, self._policy(choice, plan), choice.budget_ms, is_remote=is_remote)
+
+    def _ranker_step(self, plan: Plan) -> Steps:
+        choice = self.settings.ranker
+        if choice is None or plan.ranker is None or self.model.bundle is None:
+            return ()
+        is_remote = self._remote is not None and choice.placement is Placement.DEPLOYMENT
+        stage = self._remote.scorer(choice.label) if self._remote and is_remote else plan.ranker.build(self.parts)
+        pressure = Pressure(choice.budget_ms)
+        return (Step(choice.label, stage, self._policy(choice, plan), choice.budget_ms, pressure, is_remote),)
+
+    def _policy(self, choice: FallibleChoice, plan: Plan) -> OnFailure | Fallback[Any]:
+        stand_in = plan.stand_ins.get(choice.label)
+        return OnFailure(str(choice.on_failure)) if stand_in is None else Fallback(stand_in.build(self.parts))
+
+    @property
+    def ranker(self) -> Step[Any] | None:
+        """The ranker in its place; None where retrieval order stands."""
+        label = None if self.settings.ranker is None else self.settings.ranker.label
+        return next((step for step in self.pipelines[Part.RANKED].stages if step.name == label), None)
 
     def recommend(
         self,
@@ -110,6 +173,17 @@ class Recommender:
         part: Part | None = None,
         deadline: Deadline = NO_DEADLINE,
     ) -> Answer:
+        """The answer of `respond`, without an event loop, where no stage runs elsewhere."""
+        return complete(self.respond(query, state, now_us, part, deadline)).answer
+
+    async def respond(
+        self,
+        query: Query,
+        state: UserState | None = None,
+        now_us: int | None = None,
+        part: Part | None = None,
+        deadline: Deadline = NO_DEADLINE,
+    ) -> Prediction:
         """At most k eligible items, best first; fewer, or none, only where no link has more.
 
         Args:
@@ -120,25 +194,52 @@ class Recommender:
         Raises:
             InvalidRequest: naming the field.
         """
+        started = time.perf_counter()
         trace, degraded = Trace(), list[str]()
-        request = self._request(query, state, now_us, degraded)
-        links = self._links(request) if part is None else (part,)
-        for link in links:
-            found = self._try(link, request, trace, deadline)
+        page = self._pages.read(query.cursor, uuid.uuid4().hex, degraded)
+        request = self._resolver.request(query, state, now_us, page, degraded)
+        trace.add("resolve", Kind.RESOLVE, time.perf_counter() - started, (0, 0))
+        for link in self._links(request) if part is None else (part,):
+            found = await self._try(link, request, trace, deadline)
             if len(found):
                 break
+        started = time.perf_counter()
         best = found.take(slice(query.k))
-        names = self.request_features.names
-        return Answer(
-            prediction_id=uuid.uuid4().hex,
+        items = self._presenter.items(request, best, self.pipelines[link].source_names, trace, page.offset)
+        trace.add("present", Kind.PRESENT, time.perf_counter() - started, (len(found), len(best)))
+        if trace.unscored:
+            degraded.append("candidates")
+        answer = Answer(
+            prediction_id=request.prediction_id,
             request_id=query.request_id,
-            items=self._presenter.items(request, best),
+            items=items,
             served_by=self._served_by(link, trace),
-            arm="stable",
+            arm=ARM,
             bundle=self.model.name,
             degraded=[*degraded, *trace.failed],
-            trace=self._presenter.trace(request, best, trace, names) if query.explain else None,
+            cursor=self._pages.next(page, best.row) if len(found) > len(best) else None,
+            trace=self._explain(request, best, link, trace) if query.explain else None,
         )
+        return Prediction(answer, request, best, trace, self._fell_back(link, request, trace))
+
+    def warm(self, query: Query) -> None:
+        """Runs what runs in this process once, so that the first real request finds it ready."""
+        pipeline = self.pipelines[Part.RANKED]
+        is_remote = any(step.is_remote for step in (*pipeline.sources, *pipeline.stages))
+        self.recommend(query, part=Part.POPULAR if is_remote else None)
+
+    def stage(self, label: str) -> Any:
+        """The configured stage with this label, for whoever runs it for others.
+
+        Raises:
+            KeyError: there is none.
+        """
+        pipeline = self.pipelines[Part.RANKED]
+        return {step.name: step.stage for step in (*pipeline.sources, *pipeline.stages)}[label]
+
+    def bound(self, request: Request) -> Request:
+        """A request that came from another process, able to compute its embedding here."""
+        return request.bound(self._resolver.embed)
 
     def resolve(self, query: Query, state: UserState | None = None, now_us: int | None = None) -> Request:
         """Everything that stages read about a query, so that several parts can be run on it.
@@ -146,7 +247,7 @@ class Recommender:
         Raises:
             InvalidRequest: naming the field.
         """
-        return self._request(query, state, now_us, [])
+        return self._resolver.request(query, state, now_us, self._pages.first(""), [])
 
     def run_part(self, part: Part, request: Request) -> Candidates:
         """The eligible candidates of one part, best first, at most as many as the ranker takes.
@@ -154,7 +255,7 @@ class Recommender:
         Raises:
             DependencyError: none of its sources answered.
         """
-        return run(self.pipelines[part], request, Trace())
+        return complete(run(self.pipelines[part], request, Trace()))
 
     def retrieve(
         self,
@@ -174,9 +275,10 @@ class Recommender:
         Raises:
             DependencyError: the ranker failed.
         """
-        if self._ranker is None or not len(candidates):
+        ranker = self.ranker
+        if ranker is None or not len(candidates):
             return candidates
-        scored = self._ranker.score(self.resolve(query, state, now_us), candidates)
+        scored = ranker.stage.score(self.resolve(query, state, now_us), candidates)
         return candidates.scored(scored.score, scored.features).best_first()
 
     def features(
@@ -185,28 +287,35 @@ class Recommender:
         """float32[C, F]: what the ranker reads for the candidates int32[C], names in `request_features.names`."""
         return self.request_features.matrix(self.resolve(query, state, now_us), rows)
 
-    def _request(self, query: Query, state: UserState | None, now_us: int | None, degraded: list[str]) -> Request:
-        self._resolver.check(query)
-        if state is None:
-            state = self._resolver.read_user(query, degraded)
-        now_us = time.time_ns() // 1000 if now_us is None else now_us
-        return self._resolver.resolve(query, state, now_us, degraded)
-
     def _links(self, request: Request) -> tuple[Part, ...]:
-        personal = (Part.RANKED,) if request.is_known else ()
-        return (*personal, Part.POPULAR, Part.BUNDLED)
+        links = LINKS[self.settings.mode]
+        return tuple(link for link in links if self._applies(link, request))
 
-    def _try(self, link: Part, request: Request, trace: Trace, deadline: Deadline) -> Candidates:
+    def _applies(self, link: Part, request: Request) -> bool:
+        if link is Part.RANKED:
+            return request.is_known
+        if link is Part.PRECOMPUTED:
+            return self._lists is not None and request.query.user_id is not None and not request.query.seed_items
+        return True
+
+    async def _try(self, link: Part, request: Request, trace: Trace, deadline: Deadline) -> Candidates:
         # The links after the ranked one are what a late answer falls back to: they cost next to nothing.
         limit = deadline if link is Part.RANKED else NO_DEADLINE
         try:
-            return run(self.pipelines[link], request, trace, limit)
+            return await run(self.pipelines[link], request, trace, limit)
         except EXPECTED:
             return no_candidates()
 
     def _served_by(self, link: Part, trace: Trace) -> ServedBy:
-        if link is Part.RANKED and self._ranker is not None and self._ranker.name not in trace.failed:
+        ranker = self.ranker
+        if link is Part.RANKED and ranker is not None and ranker.name not in trace.failed:
             return ServedBy.RANKER
-        if link in (Part.POPULAR, Part.BUNDLED):
-            return ServedBy(link)
-        return ServedBy.RETRIEVAL
+        return SERVED_BY.get(link, ServedBy.RETRIEVAL)
+
+    def _fell_back(self, link: Part, request: Request, trace: Trace) -> bool:
+        ranker = self.ranker
+        return link is not self._links(request)[0] or (ranker is not None and ranker.name in trace.failed)
+
+    def _explain(self, request: Request, best: Candidates, link: Part, trace: Trace) -> dict[str, Any]:
+        names = self.pipelines[link].source_names
+        return self._presenter.trace(request, best, names, trace, self.request_features.names)

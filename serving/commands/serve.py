@@ -17,6 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
+from serving.api.auth import load_tokens
 from serving.bundles.store import BundleStore
 from serving.config import ServerSettings, SieveConfig, load_config
 from serving.errors import ConfigError, SetupError
@@ -26,7 +27,7 @@ READY_TIMEOUT_S = 120.0
 POLL_S = 0.2
 OBJECT_STORE_BYTES = 100_000_000
 
-app = typer.Typer(help="Serve the configured bundle over HTTP on a local Ray.")
+app = typer.Typer(help="Serve the configured bundle over HTTP and gRPC on a local Ray.")
 
 
 @app.callback(invoke_without_command=True)
@@ -41,7 +42,7 @@ def serve_command(
     _stop_on_signals()
     try:
         with run_server(config, allow_unauthenticated) as url:
-            typer.echo(f"serving on {url} (docs: {url}/docs), Ctrl-C stops")
+            typer.echo(f"serving on {url} (docs: {url}/docs), gRPC on {grpc_address(config.server)}, Ctrl-C stops")
             signal.pause()
     except KeyboardInterrupt:
         typer.echo("stopped")
@@ -69,13 +70,14 @@ def run_server(config: SieveConfig, allow_unauthenticated: bool = False) -> Iter
     BundleStore(config.bundles).path(APP, config.recommend.bundle)
     # Ray reads these when it is imported, so nothing may import it before.
     os.environ.update(ray_environment(config.server))
+    check_stages(config)
     import ray
     from ray import serve
 
     try:
         ray.init(
             address="local",
-            num_cpus=max(os.cpu_count() or 1, config.server.replicas),
+            num_cpus=max(os.cpu_count() or 1, replicas(config)),
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,
@@ -93,23 +95,55 @@ def run_server(config: SieveConfig, allow_unauthenticated: bool = False) -> Iter
 
 
 def check_binding(server: ServerSettings, allow_unauthenticated: bool) -> None:
-    """Passes an address that may be listened on and is free.
+    """Passes addresses that may be listened on and are free, and tokens that can be read.
 
     Raises:
-        ConfigError: it reaches beyond this machine without tokens, or is taken.
+        ConfigError: an address reaches beyond this machine without tokens or is taken, or the tokens have mistakes;
+            every problem of addresses is listed.
     """
-    if not allow_unauthenticated and not is_loopback(server.host):
+    if server.tokens_file is not None:
+        load_tokens(server.tokens_file)
+    elif not allow_unauthenticated and not is_loopback(server.host):
         problem = f"server.host: {server.host} is reachable from outside and no tokens are configured"
-        remedy = "listen on 127.0.0.1, or pass --allow-unauthenticated"
+        remedy = "set server.tokens_file, listen on 127.0.0.1, or pass --allow-unauthenticated"
         raise ConfigError("the server must not listen there", [problem, remedy])
-    family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
+    problems = [_taken(server.host, name, getattr(server, name)) for name in ("http_port", "grpc_port")]
+    if server.http_port == server.grpc_port:
+        problems.append("server.grpc_port: it is the HTTP port")
+    if any(problems):
+        raise ConfigError("the server cannot listen there", [problem for problem in problems if problem])
+
+
+def check_stages(config: SieveConfig) -> None:
+    """Passes a pipeline whose stages can be found and whose settings are theirs.
+
+    Raises:
+        ConfigError: with every problem.
+    """
+    from serving.apps.build import make_plan
+
+    make_plan(config.recommend)
+
+
+def replicas(config: SieveConfig) -> int:
+    """How many replicas there may be in all, of gateways and of stages that run elsewhere; each takes one CPU."""
+    from serving.app import hosted
+
+    server = config.server
+    gateways = server.replicas if server.autoscaling is None else server.autoscaling.max_replicas
+    return gateways + sum(stage.replicas for stage in hosted(config))
+
+
+def _taken(host: str, name: str, port: int) -> str | None:
+    """What keeps a port from being listened on."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((server.host, server.http_port))
+            probe.bind((host, port))
         except OSError as error:
-            problem = f"server.http_port: {server.host}:{server.http_port}: {error.strerror}"
-            raise ConfigError("the server cannot listen there", [problem]) from None
+            return f"server.{name}: {host}:{port}: {error.strerror}"
+    return None
 
 
 def is_loopback(host: str) -> bool:
@@ -122,13 +156,18 @@ def is_loopback(host: str) -> bool:
 
 def ray_environment(server: ServerSettings) -> dict[str, str]:
     """The environment that Ray is started with."""
-    environment = {"RAY_USAGE_STATS_ENABLED": "0"}
+    environment = {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serving.api.ingress:middlewares",
+    }
     if server.high_throughput:
         environment |= {
             "RAY_SERVE_ENABLE_HA_PROXY": "1",
             "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
             # Nothing but this machine's own proxy has to learn that a replica leaves.
             "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+            # The default of 5 s ends the proxy of a machine that is busy while it starts.
+            "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",
             # Fixed by default: two servers on one machine would meet there.
             "RAY_SERVE_HAPROXY_STATS_PORT": str(_free_port()),
             "RAY_SERVE_HAPROXY_METRICS_PORT": str(_free_port()),
@@ -138,8 +177,16 @@ def ray_environment(server: ServerSettings) -> dict[str, str]:
 
 def base_url(server: ServerSettings) -> str:
     """Where this machine reaches the server."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(server.host, server.host)
-    return f"http://{host}:{server.http_port}"
+    return f"http://{_reached(server.host)}:{server.http_port}"
+
+
+def grpc_address(server: ServerSettings) -> str:
+    """Where this machine reaches the gRPC server."""
+    return f"{_reached(server.host)}:{server.grpc_port}"
+
+
+def _reached(host: str) -> str:
+    return {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)
 
 
 def _start_serve(serve: Any, config: SieveConfig) -> None:

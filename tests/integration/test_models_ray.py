@@ -15,7 +15,7 @@ from serving.errors import DependencyError
 from training.config import NeuralRankerSettings, TwoTowerSettings
 from training.jobs.neural_ranker import fit_neural_ranker
 from training.jobs.ray_train import ray_session, run_name
-from training.jobs.two_tower import fit_two_tower
+from training.jobs.two_tower import fit_two_towers
 from training.models.ranker import RankerRows
 from training.models.tower_data import tower_data
 
@@ -23,6 +23,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 SETTINGS = TwoTowerSettings(dimension=8, hidden=(16,), epochs=6, batch_size=64, learning_rate=1e-2)
 N_ITEMS = 20
+NAME = "t1"
 
 
 @pytest.fixture(scope="module")
@@ -41,14 +42,18 @@ def data(tmp_path):
     features = rng.normal(size=(2000, 3)).astype(np.float32)
     folder = tmp_path / "data"
     items = rng.normal(size=(N_ITEMS, 2)).astype(np.float32)
-    tower_data(features, history, item, np.ones(2000, int), items).save(folder)
+    tower_data(features, history, item, np.ones(2000, int), items).save(folder / NAME)
     return folder
 
 
-def own_parity_share(model):
+def fit(data: Path, settings: TwoTowerSettings, storage: Path, workers: int = 1, progress=lambda line: None):
+    return fit_two_towers(data, [NAME], settings, 1, storage, workers, progress)[NAME]
+
+
+def own_parity_share(model, data):
     history = np.arange(N_ITEMS)[:, None]
     users = model.embed_users(np.zeros((N_ITEMS, 3), np.float32), history)
-    scores = users @ model.embed_items(np.load(model.data / "item_features.npy")).T
+    scores = users @ model.embed_items(np.load(data / NAME / "item_features.npy")).T
     best = np.argsort(-scores, axis=1)[:, : N_ITEMS // 2]
     return np.mean(best % 2 == np.arange(N_ITEMS)[:, None] % 2)
 
@@ -56,10 +61,9 @@ def own_parity_share(model):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_workers_learn_together_and_say_how_it_goes(ray_once, data, tmp_path, workers):
     lines = []
-    model = fit_two_tower(data, SETTINGS, 1, tmp_path / "runs", workers, lines.append)
-    model.data = data
-    assert own_parity_share(model) > 0.9
-    assert [line.split(",")[0] for line in lines] == [f"two_tower: epoch {n}" for n in range(1, 7)]
+    model = fit(data, SETTINGS, tmp_path / "runs", workers, lines.append)
+    assert own_parity_share(model, data) > 0.9
+    assert [line.split(",")[0] for line in lines] == [f"two_towers: epoch {n}" for n in range(1, 7)]
 
 
 def test_the_neural_ranker_trains_on_ray_too(ray_once, tmp_path):
@@ -75,18 +79,18 @@ def test_the_neural_ranker_trains_on_ray_too(ray_once, tmp_path):
 def test_a_worker_that_fails_is_reported_with_its_own_words(ray_once, data, tmp_path):
     settings = SETTINGS.model_copy(update={"temperature": -1.0})
     with pytest.raises(DependencyError, match="temperature"):
-        fit_two_tower(data, settings, 1, tmp_path / "runs", progress=lambda line: None)
+        fit(data, settings, tmp_path / "runs")
 
 
 DRIVER = """
 import sys
 from pathlib import Path
 from training.config import TwoTowerSettings
-from training.jobs.two_tower import fit_two_tower
+from training.jobs.two_tower import fit_two_towers
 
 data, storage, settings = sys.argv[1:]
 settings = TwoTowerSettings.model_validate_json(settings)
-fit_two_tower(Path(data), settings, 1, Path(storage), progress=lambda line: print(line, flush=True))
+fit_two_towers(Path(data), ["t1"], settings, 1, Path(storage), progress=lambda line: print(line, flush=True))
 print("complete", flush=True)
 """
 
@@ -108,7 +112,7 @@ def test_a_killed_run_continues_at_its_last_checkpoint(data, tmp_path):
     assert killed_at
     _, alive = psutil.wait_procs(family, timeout=60)
     assert not alive
-    (progress,) = storage.glob("two_tower-*/progress.jsonl")
+    (progress,) = storage.glob("two_towers-*/progress.jsonl")
     done_before = epochs(progress)
 
     again = driver(data, storage, settings)
@@ -122,7 +126,7 @@ def test_a_killed_run_continues_at_its_last_checkpoint(data, tmp_path):
     assert done[len(done_before)] > 1
 
     lines = []
-    fit_two_tower(data, settings, 1, storage, progress=lines.append)
+    fit(data, settings, storage, progress=lines.append)
     assert lines == []
 
 
@@ -135,6 +139,6 @@ def test_other_settings_other_workers_or_rewritten_data_are_another_run(data):
     name = run_name("two_tower", config, 1)
     assert run_name("two_tower", json.loads(json.dumps(config)), 1) == name
     others = {run_name("two_tower", {**config, "seed": 2}, 1), run_name("two_tower", config, 2)}
-    os.utime(data / "item.npy", ns=(0, 0))
+    os.utime(data / NAME / "item.npy", ns=(0, 0))
     others.add(run_name("two_tower", config, 1))
     assert len(others - {name}) == 3

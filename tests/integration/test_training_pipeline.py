@@ -50,9 +50,9 @@ FLOODED_FROM = "2026-02-05"
 TRAINING: dict[str, Any] = {
     "split": {"method": "time", "holdout_days": 5, "ranker_days": 8},
     "two_tower": {"epochs": 1, "dimension": 16, "hidden": [32], "batch_size": 256},
-    "ranker": {"model": "lambdamart", "trees": 20, "min_child_weight": 1, "learning_rate": 0.2},
-    "ranker_data": {"sampled_negatives": 40},
-    "evaluation": {"max_users": 100, "bootstrap_samples": 200},
+    "ranker": {"model": "lambdamart", "trees": 30, "min_child_weight": 3, "learning_rate": 0.1},
+    "ranker_data": {"sampled_negatives": 150},  # nearly the whole catalogue: so small a world is easily popular
+    "evaluation": {"bootstrap_samples": 200},
 }
 WEAK_RANKER = {"model": "lambdamart", "trees": 1, "depth": 1, "min_child_weight": 1.0, "learning_rate": 0.2}
 BEFORE_RANKER = ("snapshot", "features", "split", "tower_data", "two_towers", "retrieval_t1", "ranker_rows")

@@ -43,8 +43,6 @@ class Store:
 class Broken:
     """Stands in for any part that is down."""
 
-    name = "ranker"
-
     def search(self, query, n):
         raise DependencyError("down")
 
@@ -87,7 +85,7 @@ def test_items_say_where_they_come_from_and_why(recommender):
     assert by_id["i11"].sources == ["two_tower", "popular"]
     assert by_id["i11"].reasons == ["your_taste", "popular:DE"]
     assert by_id["i03"].sources == ["two_tower", "item_to_item", "popular"]
-    assert by_id["i03"].reasons == ["similar_to:i00", "your_taste", "popular:DE"]
+    assert by_id["i03"].reasons == ["your_taste", "similar_to:i00", "popular:DE"]
 
 
 def test_retrieval_alone_interleaves_its_sources_by_their_shares(recommender):
@@ -287,8 +285,8 @@ def test_explaining_tells_stages_removals_and_features(recommender):
     answer = ask(recommender, state, k=2, explain=True, exclude=["i10"], context=GERMANY)
     trace = answer.trace
     assert [s["stage"] for s in trace["stages"]] == [
-        "two_tower", "item_to_item", "popular", "merge", "seen", "excluded", "eligible", "filters", "shortlist",
-        "ranker",
+        "resolve", "two_tower", "item_to_item", "popular", "merge", "seen", "excluded", "eligible", "filters",
+        "shortlist", "ranker", "present",
     ]  # fmt: skip
     assert trace["removed"] == {"seen": ["i11", "i00"], "excluded": ["i10"]} or trace["removed"] == {
         "seen": ["i00", "i11"], "excluded": ["i10"],
