@@ -47,7 +47,7 @@ def make_world(size: WorldSize) -> duckdb.DuckDBPyConnection:
                1950 + (random() * 76)::INT AS year,
                ([0, 6, 12, 16, 18])[1 + (random() * 4)::INT] AS maturity,
                (4000 + random() * 6000)::INT AS duration_s, 'own' AS provider, NULL::VARCHAR AS franchise,
-               'en' AS language,
+               NULL::VARCHAR AS edition, 'en' AS language,
                NULL::VARCHAR[] AS countries, NULL::TIMESTAMPTZ AS licence_start,
                CASE WHEN random() < 0.3
                     THEN make_timestamptz(({START_US} + (random() * 300 * 86400e6)::BIGINT)::BIGINT) END AS licence_end,
