@@ -15,7 +15,7 @@ from serving.apps.cursor import Page
 from serving.bundles.parts import FilmParts
 from serving.config import RecommendSettings
 from serving.core.candidates import Rows
-from serving.core.query import Query
+from serving.core.query import Filters, Query
 from serving.core.request import FloatVector, Request
 from serving.errors import InvalidRequest, StoreUnavailable
 from serving.features.assembly import Assembler
@@ -28,6 +28,8 @@ from serving.rules.filters import genre_bits
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 NOBODY = UserState(user_id="")
+NO_FILTERS = Filters()
+EVERYTHING = 1 << 30
 
 
 class Resolver:
@@ -110,6 +112,7 @@ class Resolver:
             segment=self._segments.get(query.context.country or "", 0),
             fetch=self._settings.candidates + len(seen) + len(excluded),
             embed=self.embed,
+            consider=self._consider(query, len(seen) + len(excluded)),
             ignored=_sorted(known(ignored)),
             prediction_id=page.prediction_id,
             offset=page.offset,
@@ -120,6 +123,11 @@ class Resolver:
         rows = self._parts.table().rows_of([identifier for group in groups for identifier in group])
         ends = list(accumulate(map(len, groups), initial=0))
         return [rows[start:end] for start, end in pairwise(ends)]
+
+    def _consider(self, query: Query, blocked: int) -> int:
+        # twice what is ranked leaves room for what may not be shown; a filter may leave little of all there is
+        is_filtered = query.filters != NO_FILTERS
+        return EVERYTHING if is_filtered else 2 * self._settings.candidates + blocked
 
     def _ignored(self, state: UserState) -> Sequence[str]:
         often = self._settings.ignored_after

@@ -24,7 +24,7 @@ LIST_LENGTH = 100
 RESUME_WITHIN_US = 12 * 3_600_000_000
 BATCH = 500
 
-app = typer.Typer(help="Make every user's list beforehand.")
+app = typer.Typer(help="Make every user's list beforehand.", no_args_is_help=True)
 
 
 @dataclass
@@ -36,10 +36,14 @@ class Count:
     unknown: int = 0
 
 
-@app.callback(invoke_without_command=True)
-def precompute(
+@app.callback()
+def _root() -> None:
+    """Lists are stored beside the features; how they are served is `recommend.mode`."""
+
+
+@app.command(APP)
+def recommend(
     context: typer.Context,
-    application: Annotated[str, typer.Argument(help="whose lists; `recommend`")] = APP,
     users: Annotated[Path | None, typer.Option(help="a file with one user id per line; `-` reads them here")] = None,
     resume: Annotated[bool, typer.Option(help="leave alone what this bundle made in the last 12 hours")] = False,
 ) -> None:
@@ -48,8 +52,6 @@ def precompute(
     Lists hold the ranker's order; the rules after it, exploration among them, run when a list is served. A user of
     whom nothing is known gets no list: what is popular is for them.
     """
-    if application != APP:
-        raise ConfigError(f"there are no lists of {application}", [f"{APP} has them"])
     config = load_config(Path(context.obj))
     started = time.perf_counter()
     with Progress(transient=True, disable=not sys.stderr.isatty()) as progress:

@@ -62,7 +62,9 @@ class Candidates:
     def take(self, selection: Selection) -> "Candidates":
         """The chosen candidates: by a bool[C] mask, by positions int[n] in their order, or by a slice."""
         features, source_scores, propensity = self.features, self.source_scores, self.propensity
-        if isinstance(selection, np.ndarray) and selection.dtype != np.bool_:
+        if isinstance(selection, np.ndarray):
+            if selection.dtype == np.bool_:
+                selection = selection.nonzero()[0]
             return Candidates(
                 self.row.take(selection),
                 self.score.take(selection),

@@ -26,8 +26,8 @@ class Deadline:
         return (self.at_s - time.monotonic()) * 1000
 
     def within(self, budget_ms: float) -> "Deadline":
-        """This deadline, or the one a stage's own budget sets if that comes first."""
-        if budget_ms == NEVER_S:
+        """This deadline, or the one a stage's own budget sets if that comes first; without a deadline, none."""
+        if budget_ms == NEVER_S or self.at_s == NEVER_S:
             return self
         at_s = time.monotonic() + budget_ms / 1000
         return self if self.at_s <= at_s else Deadline(at_s, budget_ms)

@@ -9,7 +9,7 @@ more than `HIGH_WATER` of its time before the scorer begins, or that scored beyo
 0.9 q; every other one adds 0.01. So 15 late requests in a row take it from 1 to 0.2, and 80 timely ones back.
 """
 
-from serving.core.deadline import Deadline
+from serving.core.deadline import NEVER_S, Deadline
 
 HIGH_WATER = 0.5
 DECREASE = 0.9
@@ -31,8 +31,10 @@ class Pressure:
     def admit(self, count: int, deadline: Deadline) -> int:
         """How many of `count` candidates to score now; 0 where there is no time for any.
 
-        A tenth of the remaining time is kept for what follows.
+        A tenth of the remaining time is kept for what follows. Without a deadline all are scored.
         """
+        if deadline.at_s == NEVER_S:
+            return count
         remaining_ms = deadline.remaining_ms()
         is_late = remaining_ms < (1 - HIGH_WATER) * deadline.budget_ms
         self._adapt(is_late)

@@ -33,6 +33,7 @@ class Request:
     segment: the popular lists' segment, 0 for everyone.
     fetch: how many candidates a source should find, so that enough are left when rules have passed.
     embed: computes `embedding`; may raise DependencyError.
+    consider: how many of all sources' candidates together are merged and put through the rules.
     ignored: sorted rows int32 of what was shown often and never taken up.
     offset: position in the whole list of the first item answered, 0 but for later pages.
     prediction_id: the answer's id; all that is left to chance is drawn from it, so an answer can be replayed.
@@ -50,6 +51,7 @@ class Request:
     segment: int
     fetch: int
     embed: Callable[["Request"], FloatVector]
+    consider: int = 1 << 30
     ignored: Rows = field(default_factory=lambda: NO_ROWS)
     prediction_id: str = ""
     offset: int = 0

@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from serving.core.candidates import Candidates, Scores, no_candidates
+from serving.core.candidates import Candidates, FloatMatrix, Scores, no_candidates
 from serving.core.request import Request
 from serving.retrieval.selection import last_places
 
@@ -47,26 +47,41 @@ class ShareMerge:
         self._turns = lru_cache(maxsize=32)(self._order)
 
     def merge(self, request: Request, pools: Sequence[Candidates]) -> Candidates:
-        """Each row once, with the bits and scores of all its sources; a pool holds one source's, best first."""
+        """Each row once, with the bits of all its sources; a pool holds one source's, best first.
+
+        Of the sources' candidates together, the `request.consider` that come first are merged. Each source's own
+        scores come along where the caller wants an explanation.
+        """
         pools = [pool for pool in pools if len(pool)]
         if not pools:
             return no_candidates()
         turns = self._turns(tuple((int(pool.source[0]).bit_length() - 1, len(pool)) for pool in pools))
-        rows = np.concatenate([pool.row for pool in pools])[turns.entry]
+        entry, column = turns.entry[: request.consider], turns.column[: request.consider]
+        rows = np.concatenate([pool.row for pool in pools]).take(entry)
         # backwards, so that the first of a row's places counts
         first = len(rows) - 1 - last_places(rows[::-1])[::-1]
         kept = first == np.arange(len(rows))
         chosen = np.flatnonzero(kept)
         at = (np.cumsum(kept) - 1)[first]
-        width = len(self._shares)
-        scores = np.full(len(chosen) * width, np.nan, np.float32)
-        scores[at * width + turns.column] = np.concatenate([pool.score for pool in pools])[turns.entry]
         return Candidates(
-            row=rows[chosen],
-            score=turns.score[chosen],
-            source=np.bincount(at, weights=turns.bit).astype(np.uint32),
-            source_scores=scores.reshape(-1, width),
+            row=rows.take(chosen),
+            score=turns.score.take(chosen),
+            source=np.bincount(at, weights=turns.bit[: len(at)]).astype(np.uint32),
+            source_scores=self._own_scores(pools, entry, column, at) if request.query.explain else None,
         )
+
+    def _own_scores(
+        self,
+        pools: Sequence[Candidates],
+        entry: npt.NDArray[np.intp],
+        column: npt.NDArray[np.intp],
+        at: npt.NDArray[np.intp],
+    ) -> FloatMatrix:
+        """float32[C, S], NaN where a source did not find a candidate."""
+        width = len(self._shares)
+        scores = np.full((int(at.max()) + 1) * width, np.nan, np.float32)
+        scores[at * width + column] = np.concatenate([pool.score for pool in pools])[entry]
+        return scores.reshape(-1, width)
 
     def _order(self, pools: tuple[tuple[int, int], ...]) -> _Turns:
         """For pools of a column and a length each."""

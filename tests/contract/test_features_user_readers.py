@@ -21,6 +21,7 @@ from serving.config import OnlineStore, RedisOnlineStore, SieveConfig, SqliteOnl
 from serving.errors import StoreUnavailable
 from serving.features.feast_format import decode_floats, decode_int64s, decode_strings, entity_key, murmur3_32
 from serving.features.online import HISTORY_FIELDS, RedisUserReader, SqliteUserReader, UserReader, open_reader
+from serving.features.online_users import user_ids
 from training.features.materialize import materialize
 from training.features.repository import USER_SERVICE, apply_definitions, open_store
 
@@ -70,6 +71,13 @@ def filled(root: Path, store: OnlineStore) -> tuple[Any, UserReader]:
     return open_store(config), open_reader(store)
 
 
+def store_of(reader: UserReader) -> OnlineStore:
+    if isinstance(reader, SqliteUserReader):
+        return SqliteOnlineStore(path=reader._path)
+    options = reader._pool.connection_kwargs
+    return RedisOnlineStore(type="redis", url=f"redis://127.0.0.1:{options['port']}/{options['db']}")
+
+
 def test_the_reader_finds_what_feast_finds_for_every_user(online: tuple[Any, UserReader]) -> None:
     store, reader = online
     users = [f"u{i:07d}" for i in range(SIZE.users)] + ["nobody", "ünknown"]
@@ -99,6 +107,15 @@ def test_the_reader_finds_what_feast_finds_for_every_user(online: tuple[Any, Use
         in_vain += bool(state.shown_items)
     assert found > 40
     assert in_vain > 0
+
+
+def test_every_user_with_a_history_is_listed_once(online: tuple[Any, UserReader]) -> None:
+    reader = online[1]
+    listed = list(user_ids(store_of(reader)))
+    stored = [f"u{i:07d}" for i in range(SIZE.users)]
+    assert len(set(listed)) == len(listed)
+    assert set(listed) <= set(stored)
+    assert set(listed) >= {user for user in stored if (state := reader.read(user)) and state.history_items}
 
 
 def test_the_snapshots_stamp_is_midnight_utc(online: tuple[Any, UserReader]) -> None:

@@ -314,7 +314,7 @@ def test_the_ranker_is_given_no_more_candidates_than_configured(bundle):
 
 
 def test_retrieved_candidates_ranked_apart_are_the_answer(recommender):
-    query, state = Query(user_id="u1", context=GERMANY), user_state(("i00",))
+    query, state = Query(user_id="u1", context=GERMANY, explain=True), user_state(("i00",))
     candidates = recommender.retrieve(query, state, NOW_US)
     assert candidates.source_scores.shape == (len(candidates), 3)
     ranked = recommender.rank(query, candidates, state, NOW_US)

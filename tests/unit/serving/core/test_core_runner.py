@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from serving.core.candidates import Candidates, found, source_names
-from serving.core.deadline import Deadline
+from serving.core.deadline import STAGE_DEADLINE_S, Deadline
 from serving.core.pressure import Pressure
 from serving.core.runner import complete
 from serving.core.runner import run as run_async
@@ -227,7 +227,7 @@ def test_a_source_elsewhere_runs_beside_an_inline_one_that_is_named_before_it():
 def test_a_stage_elsewhere_that_does_not_answer_is_given_up_at_its_budget():
     async def main(trace):
         step = Step("by_row", RemoteByRow(ByRow(), asyncio.Event()), OnFailure.SKIP, budget_ms=5, is_remote=True)
-        return await run_async(pipeline(step), "r", trace)
+        return await run_async(pipeline(step), "r", trace, Deadline.after_ms(60_000))
 
     trace = Trace()
     assert asyncio.run(main(trace)).row.tolist() == [1, 2, 3]
@@ -238,6 +238,16 @@ def test_a_pipeline_with_a_stage_elsewhere_cannot_be_completed_without_a_loop():
     step = Step("by_row", RemoteByRow(ByRow(), asyncio.Event()), is_remote=True)
     with pytest.raises(RuntimeError, match="event loop"):
         run(pipeline(step), "r", Trace())
+
+
+def test_without_a_deadline_no_budget_is_cut():
+    class Slow(ByRow):
+        def score(self, request, candidates):
+            assert STAGE_DEADLINE_S.get() == float("inf")
+            return super().score(request, candidates)
+
+    step = Step("by_row", Slow(), budget_ms=0.001, pressure=Pressure(0.001))
+    assert run(pipeline(step), "r", Trace()).row.tolist() == [3, 2, 1]
 
 
 class Admits(Pressure):

@@ -11,12 +11,13 @@ from serving.retrieval.sources import BundledSource, ItemToItemSource, PopularSo
 from serving.retrieval.user_tower import POOLED_HISTORY, pool_history
 
 
-def request(history=(), fetch=10, segment=0, seeds=(), embedding=None):
+def request(history=(), fetch=10, segment=0, seeds=(), embedding=None, consider=1000, explain=True):
     return SimpleNamespace(
+        consider=consider,
         history=np.array(history, np.int32),
         fetch=fetch,
         segment=segment,
-        query=SimpleNamespace(seed_items=tuple(seeds)),
+        query=SimpleNamespace(seed_items=tuple(seeds), explain=explain),
         is_known=embedding is not None,
         embedding=embedding,
     )
@@ -151,6 +152,18 @@ def test_what_several_sources_found_is_there_once_with_all_bits_and_scores():
     assert merged.source.tolist() == [3, 2, 1]
     assert merged.score.tolist() == pytest.approx([1 / 2, 1 / 2, 1 / 4])
     np.testing.assert_array_equal(merged.source_scores, np.array([[1, 0.5], [np.nan, 1], [0.5, np.nan]], np.float32))
+
+
+def test_of_long_lists_those_are_merged_that_come_first():
+    pools = [pool(0, *range(100)), pool(1, *range(50, 150))]
+    whole = ShareMerge((0.75, 0.25)).merge(request(), pools)
+    first = ShareMerge((0.75, 0.25)).merge(request(consider=40), pools)
+    assert 20 < len(first) <= 40
+    assert first.row.tolist() == whole.row[: len(first)].tolist()
+
+
+def test_the_sources_own_scores_come_along_for_an_explanation_only():
+    assert ShareMerge((1,)).merge(request(explain=False), [pool(0, 1, 2)]).source_scores is None
 
 
 def test_a_source_that_runs_dry_leaves_its_part_to_the_others():
