@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -30,6 +31,7 @@ from serving.observability.tracing import Tracer
 
 MAX_ONGOING_REQUESTS = 200
 SHUTDOWN_MARGIN_S = 5.0
+SWITCH_INTERVAL_S = 0.0005
 log = logging.getLogger(__name__)
 
 
@@ -40,6 +42,8 @@ class Gateway:
         """document: a `SieveConfig` in JSON.  hosts: handles of the stages that run elsewhere, by their labels."""
         self._config = config = SieveConfig.model_validate(document)
         configure_logs(config.logging)
+        # A thread that loads a bundle may keep the interpreter this long each time an answer gives it up.
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
         self._recorder = recorder = Recorder()
         self._hosts = hosts
         self._loop: asyncio.AbstractEventLoop | None = None

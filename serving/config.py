@@ -95,7 +95,7 @@ class ServerSettings(Section):
     max_body_bytes: int = Field(1_000_000, ge=1_000)
     max_batch: int = Field(100, ge=1, le=1000, description="requests in one batch call")
     max_concurrent_rpcs: int = Field(200, ge=1, le=100_000, description="gRPC calls of one replica at a time")
-    max_lag_ms: float = Field(1000.0, gt=0, description="who would wait longer is refused, whatever the deadline")
+    max_lag_ms: float = Field(2000.0, gt=0, description="who would wait longer is refused, whatever the deadline")
     drain_s: float = Field(5.0, ge=0, le=600, description="calls under way may take this long when a replica stops")
     tokens_file: Path | None = Field(None, description="who may do what; without it everyone may do everything")
 
@@ -164,7 +164,7 @@ class RecommendSettings(Section):
 
     bundle: str = Field("latest", description="a version, or `latest` in the bundle store")
     mode: Mode = Field(Mode.HYBRID, description="answers made now, lists made beforehand, or the one before the other")
-    deadline_ms: float = Field(250.0, gt=0, le=600_000, description="where the request sets none")
+    deadline_ms: float = Field(1000.0, gt=0, le=600_000, description="where the request sets none")
     candidates: int = Field(500, ge=20, le=10_000, description="candidates given to the ranker")
     max_k: int = Field(100, ge=1, le=1000)
     max_depth: int = Field(200, ge=1, le=1000, description="items of one list that pages may reach")

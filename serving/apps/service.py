@@ -15,6 +15,7 @@ from serving.apps.recommend import APP, ARM, Recommender
 from serving.apps.remote import RemoteStages
 from serving.apps.versions import Versions
 from serving.bundles.bundle import Bundle
+from serving.bundles.check import check_elsewhere
 from serving.bundles.store import BundleStore
 from serving.config import Mode, SieveConfig
 from serving.core.deadline import Deadline
@@ -168,7 +169,10 @@ class RecommendService:
             self.versions.drop(version)
 
     def _open(self, version: str) -> Recommender:
-        bundle = Bundle.load(self._store.path(APP, version))
+        path, is_answering = self._store.path(APP, version), self.application is not None
+        if is_answering:
+            check_elsewhere(path)
+        bundle = Bundle.load(path, verify=not is_answering)
         remote = None if self._prepare is None else self._prepare(version)
         recommender = Recommender(bundle, self._reader, None, self._config.recommend, self._lists, remote)
         if self._table is not None:
