@@ -61,6 +61,7 @@ class Gateway:
         server = self._config.server
         tokens = Tokens(server.tokens_file)
         admission = Admission(self._config.recommend.deadline_ms, server.max_lag_ms, self._recorder)
+        self._recorder.watch(metrics.IN_FLIGHT, APP, read=lambda: float(admission.waiting))
         journal = Journal(self._recorder, AccessLog(self._config.logging.access), self._tracer)
         app = create_http(
             self._service,

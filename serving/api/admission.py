@@ -71,6 +71,11 @@ class Admission:
         self._turn_ms = 1.0
         self._last_turn_s = 0.0
 
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for their turn."""
+        return len(self._waiting)
+
     def enter(self, app: str, budget_ms: float | None = None) -> Deadline:
         """The deadline of a request that arrives now; what it waited unseen is already spent.
 

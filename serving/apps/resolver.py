@@ -114,6 +114,7 @@ class Resolver:
             embed=self.embed,
             consider=self._consider(query, len(seen) + len(excluded)),
             ignored=_sorted(known(ignored)),
+            missing=missing,
             prediction_id=page.prediction_id,
             offset=page.offset,
         )

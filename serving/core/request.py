@@ -35,6 +35,7 @@ class Request:
     embed: computes `embedding`; may raise DependencyError.
     consider: how many of all sources' candidates together are merged and put through the rules.
     ignored: sorted rows int32 of what was shown often and never taken up.
+    missing: how many of the user's feature values a default stands in for.
     offset: position in the whole list of the first item answered, 0 but for later pages.
     prediction_id: the answer's id; all that is left to chance is drawn from it, so an answer can be replayed.
     """
@@ -53,6 +54,7 @@ class Request:
     embed: Callable[["Request"], FloatVector]
     consider: int = 1 << 30
     ignored: Rows = field(default_factory=lambda: NO_ROWS)
+    missing: int = 0
     prediction_id: str = ""
     offset: int = 0
 

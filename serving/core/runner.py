@@ -159,6 +159,7 @@ class _Score(_Find):
         if not isinstance(scored, Scored):
             scored = await _in_time(scored, step.name, limit)
         _check_scores(step.name, scored, len(ahead))
+        self._trace.missing += scored.missing
         if admitted >= count:
             ordered = candidates.scored(scored.score, scored.features).best_first()
         else:

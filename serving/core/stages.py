@@ -54,10 +54,14 @@ class Ruled:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A scorer's result: score float32[C] for the candidates in their order; features float32[C, F] if read."""
+    """A scorer's result: score float32[C] for the candidates in their order; features float32[C, F] if read.
+
+    missing: how many of the candidates' feature values a default stood in for.
+    """
 
     score: Scores
     features: FloatMatrix | None = None
+    missing: int = 0
 
 
 class Source(Protocol[R_contra]):

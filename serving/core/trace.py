@@ -40,6 +40,8 @@ class Trace:
     marked: list[Marked] = field(default_factory=list)
     unscored: int = 0
     """Candidates that a scorer had no time for."""
+    missing: int = 0
+    """Feature values of candidates that a default stood in for."""
 
     def add(
         self,

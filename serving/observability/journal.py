@@ -48,6 +48,8 @@ class Journal:
                 prediction.explored,
             )
             prediction_id, bundle = answer.prediction_id, answer.bundle
+            self._recorder.missing(app, "user", prediction.request.missing)
+            self._recorder.missing(app, "item", trace.missing)
         self._recorder.observe(app, transport, outcome, trace)
         with RequestScope(request_id, prediction_id or None):
             self._access.note(app, transport, outcome, bundle)

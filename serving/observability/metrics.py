@@ -118,7 +118,7 @@ LOOP_LAG = Metric(
     "How late the event loop comes back to a timer",
     buckets=LAG_BUCKETS_S,
 )
-IN_FLIGHT = Metric("sieve_in_flight_requests", Kind.GAUGE, "Requests being worked on", ("app",))
+IN_FLIGHT = Metric("sieve_in_flight_requests", Kind.GAUGE, "Requests that wait for their turn", ("app",))
 QUALITY = Metric(
     "sieve_quality_factor", Kind.GAUGE, "Share of the candidates that are ranked: 1, less under pressure", ("app",)
 )

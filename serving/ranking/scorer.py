@@ -61,19 +61,16 @@ class OnnxScorer:
             DependencyError: the runtime failed.
             DeadlineExceeded: the stage's deadline passed during the run.
         """
-        rows, explain = candidates.row, request.query.explain
-        inputs: Mapping[str, FloatMatrix]
-        if not self._is_split:
-            features = self._features.matrix(request, rows)
-            return Scored(run_model(self._session, {FEATURES: features}), features if explain else None)
-        split = self._features.split(request, rows)
-        inputs = {REQUEST: split.request, CANDIDATE: split.candidate}
-        return Scored(run_model(self._session, inputs), split.joined() if explain else None)
+        split = self._features.split(request, candidates.row)
+        joined = split.joined() if request.query.explain or not self._is_split else None
+        inputs: Mapping[str, FloatMatrix] = {REQUEST: split.request, CANDIDATE: split.candidate}
+        if not self._is_split and joined is not None:
+            inputs = {FEATURES: joined}
+        score = run_model(self._session, inputs)
+        return Scored(score, joined if request.query.explain else None, split.missing)
 
 
 class _Features(Protocol):
-    def matrix(self, request: Request, rows: Rows) -> FloatMatrix: ...
-
     def split(self, request: Request, rows: Rows) -> SplitFeatures: ...
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ def lines(recorder, name):
 def predicted(trace, fell_back=False):
     items = [AnswerItem("i1", 0.5, ["popular"], [], 0)]
     answer = Answer("p1", "r1", items, ServedBy.POPULAR, "stable", "recommend/x", degraded=["two_tower"])
-    return Prediction(answer, None, no_candidates(), trace, fell_back)
+    return Prediction(answer, SimpleNamespace(missing=3), no_candidates(), trace, fell_back)
 
 
 def test_an_answer_is_counted_with_its_stages_and_its_fallback(caplog):
@@ -47,6 +48,9 @@ def test_an_answer_is_counted_with_its_stages_and_its_fallback(caplog):
     assert lines(recorder, "sieve_source_candidates_total") == [
         'sieve_source_candidates_total{app="recommend",source="popular"} 7.0'
     ]
+    assert 'sieve_missing_feature_values_total{app="recommend",view="user"} 3.0' in lines(
+        recorder, "sieve_missing_feature_values_total"
+    )
     assert [record.message for record in caplog.records] == ["answered"]
 
 
