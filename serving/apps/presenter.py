@@ -12,7 +12,7 @@ import numpy as np
 
 from serving.bundles.parts import FilmParts
 from serving.core.answer import AnswerItem
-from serving.core.candidates import Candidates, FloatMatrix, Rows
+from serving.core.candidates import Candidates, FloatMatrix, Rows, source_names
 from serving.core.request import Request
 from serving.core.trace import Trace
 
@@ -88,7 +88,7 @@ class Presenter:
         # a handful of combinations among thousands of items
         key = (sources, bits)
         if key not in self._named:
-            self._named[key] = [name for i, name in enumerate(sources) if bits >> i & 1]
+            self._named[key] = source_names(bits, sources)
         return list(self._named[key])
 
     def _removed(self, trace: Trace) -> dict[str, list[str]]:

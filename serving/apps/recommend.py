@@ -103,6 +103,7 @@ class Recommender:
         self._lists = lists
         self._resolver = Resolver(self.parts, reader, self.settings)
         self._presenter = Presenter(self.parts, Causes(self.model.neighbour_rows, self.model.neighbour_scores))
+        self._ranker = None if self.settings.ranker is None else self.settings.ranker.label
         self._pages = Pages(self.model.name, self.settings.max_depth)
         self.pipelines = self._compose(make_plan(self.settings))
 
@@ -162,8 +163,7 @@ class Recommender:
     @property
     def ranker(self) -> Step[Any] | None:
         """The ranker in its place; None where retrieval order stands."""
-        label = None if self.settings.ranker is None else self.settings.ranker.label
-        return next((step for step in self.pipelines[Part.RANKED].stages if step.name == label), None)
+        return next((step for step in self.pipelines[Part.RANKED].stages if step.name == self._ranker), None)
 
     def recommend(
         self,
@@ -199,7 +199,8 @@ class Recommender:
         page = self._pages.read(query.cursor, uuid.uuid4().hex, degraded)
         request = self._resolver.request(query, state, now_us, page, degraded)
         trace.add("resolve", Kind.RESOLVE, time.perf_counter() - started, (0, 0))
-        for link in self._links(request) if part is None else (part,):
+        links = self._links(request) if part is None else (part,)
+        for link in links:
             found = await self._try(link, request, trace, deadline)
             if len(found):
                 break
@@ -220,7 +221,8 @@ class Recommender:
             cursor=self._pages.next(page, best.row) if len(found) > len(best) else None,
             trace=self._explain(request, best, link, trace) if query.explain else None,
         )
-        return Prediction(answer, request, best, trace, self._fell_back(link, request, trace))
+        fell_back = link is not links[0] or self._ranker in trace.failed
+        return Prediction(answer, request, best, trace, fell_back)
 
     def warm(self, query: Query) -> None:
         """Runs what runs in this process once, so that the first real request finds it ready."""
@@ -264,7 +266,7 @@ class Recommender:
         now_us: int | None = None,
         part: Part = Part.RETRIEVAL,
     ) -> Candidates:
-        """The eligible candidates as the ranker would be given them, with each source's own scores."""
+        """The eligible candidates as the ranker would be given them; of an explained query with the sources' scores."""
         return self.run_part(part, self.resolve(query, state, now_us))
 
     def rank(
@@ -307,14 +309,9 @@ class Recommender:
             return no_candidates()
 
     def _served_by(self, link: Part, trace: Trace) -> ServedBy:
-        ranker = self.ranker
-        if link is Part.RANKED and ranker is not None and ranker.name not in trace.failed:
+        if link is Part.RANKED and trace.is_scored:
             return ServedBy.RANKER
         return SERVED_BY.get(link, ServedBy.RETRIEVAL)
-
-    def _fell_back(self, link: Part, request: Request, trace: Trace) -> bool:
-        ranker = self.ranker
-        return link is not self._links(request)[0] or (ranker is not None and ranker.name in trace.failed)
 
     def _explain(self, request: Request, best: Candidates, link: Part, trace: Trace) -> dict[str, Any]:
         names = self.pipelines[link].source_names

@@ -41,7 +41,7 @@ class Resolver:
         self._settings = settings
         features = parts.feature_set()
         self._assembler = Assembler(features, parts.feature_settings)
-        self._birth = features.position["user_age"]
+        self._age = features.position["user_age"]
         self._age_known = features.position["user_age_known"]
         self._segments = {country: i + 1 for i, country in enumerate(parts.vocabulary.countries)}
 
@@ -108,7 +108,7 @@ class Resolver:
             ],
             seen=seen,
             excluded=excluded,
-            age_years=certain_age_years(float(user[self._birth])) if user[self._age_known] > 0 else None,
+            age_years=certain_age_years(float(user[self._age])) if user[self._age_known] > 0 else None,
             segment=self._segments.get(query.context.country or "", 0),
             fetch=self._settings.candidates + len(seen) + len(excluded),
             embed=self.embed,

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from serving.bundles.verify import verify_bundle
-from serving.errors import BundleError
+from serving.errors import BundleError, DependencyError
 
 TIMEOUT_S = 600.0
 NICENESS = 10
@@ -20,14 +20,15 @@ def check_elsewhere(directory: Path) -> None:
     """Passes a sound bundle.
 
     Raises:
-        BundleError: with every problem; also where the check itself could not be made.
+        BundleError: with every problem.
+        DependencyError: the check itself could not be made; the bundle may be sound.
     """
     command = [sys.executable, "-m", "serving.bundles.check", str(directory)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
         problems = json.loads(done.stdout)
     except (subprocess.TimeoutExpired, ValueError, OSError) as error:
-        raise BundleError(f"the bundle {directory} could not be verified", [type(error).__name__]) from error
+        raise DependencyError(f"the bundle {directory} could not be verified: {type(error).__name__}") from error
     if problems:
         raise BundleError(f"the bundle {directory} must not serve", problems)
 

@@ -17,19 +17,9 @@ from serving.core.candidates import FloatMatrix, Rows, Scores
 from serving.core.request import FloatVector, Request
 from serving.features.item_table import ItemTable
 from serving.features.spec import FeatureSet, film_features
+from serving.retrieval.index import AnnIndex
 
 T = TypeVar("T")
-
-
-class AnnIndex(Protocol):
-    """Finds the rows with the largest inner product with a query."""
-
-    def search(self, query: FloatVector, n: int) -> tuple[Rows, Scores]:
-        """At most n rows, int32[m], and their inner products, float32[m], best first.
-
-        query: float32[d].  n: 0 or more; beyond N, all items may come back.
-        """
-        ...
 
 
 class UserEmbedder(Protocol):

@@ -31,7 +31,8 @@ class Pressure:
     def admit(self, count: int, deadline: Deadline) -> int:
         """How many of `count` candidates to score now; 0 where there is no time for any.
 
-        A tenth of the remaining time is kept for what follows. Without a deadline all are scored.
+        deadline: the request's own. A tenth of the time that it or the stage's budget leaves is kept for what
+        follows. Without a deadline all are scored.
         """
         if deadline.at_s == NEVER_S:
             return count
@@ -48,9 +49,11 @@ class Pressure:
 
     def observe(self, count: int, elapsed_ms: float) -> None:
         """Learns from one run over `count` candidates."""
-        for name, value in (("_weight", 1.0), ("_n", count), ("_t", elapsed_ms),
-                            ("_nn", count * count), ("_nt", count * elapsed_ms)):  # fmt: skip
-            setattr(self, name, FORGETTING * getattr(self, name) + value)
+        self._weight = FORGETTING * self._weight + 1
+        self._n = FORGETTING * self._n + count
+        self._t = FORGETTING * self._t + elapsed_ms
+        self._nn = FORGETTING * self._nn + count * count
+        self._nt = FORGETTING * self._nt + count * elapsed_ms
         if elapsed_ms > self._budget_ms:
             self._adapt(is_late=True)
 

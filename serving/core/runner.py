@@ -59,20 +59,22 @@ async def run(pipeline: Pipeline[R], request: R, trace: Trace, deadline: Deadlin
 async def _gather(pipeline: Pipeline[R], request: R, trace: Trace, deadline: Deadline) -> Candidates:
     failures: list[Exception] = []
     pools: dict[int, Candidates | None] = {}
-    asked: dict[int, Awaitable[Candidates | None]] = {}
-    for remote in (True, False):
+    asked: dict[int, asyncio.Task[Candidates | None]] = {}
+    find = _Find(request, trace, deadline)
+    try:
+        for i, step in enumerate(pipeline.sources):
+            if step.is_remote:
+                asked[i] = asyncio.ensure_future(_attempt(step, find, Kind.SOURCE, trace, 0, failures))
         if asked:
             await asyncio.sleep(0)  # the remote calls go out, then the inline sources run beside them
         for i, step in enumerate(pipeline.sources):
-            if step.is_remote is not remote:
-                continue
-            attempt = _attempt(step, _Find(request, trace, deadline), Kind.SOURCE, trace, 0, failures)
-            if remote:
-                asked[i] = asyncio.ensure_future(attempt)
-            else:
-                pools[i] = await attempt
-    for i, awaited in asked.items():
-        pools[i] = await awaited
+            if not step.is_remote:
+                pools[i] = await _attempt(step, find, Kind.SOURCE, trace, 0, failures)
+        for i, task in asked.items():
+            pools[i] = await task
+    finally:
+        for task in asked.values():  # where one fails for good, or the caller goes away, none goes on alone
+            task.cancel()
     found = [pool.from_source(i) for i, pool in sorted(pools.items()) if pool is not None]
     if failures and not found:
         raise failures[-1]
@@ -149,7 +151,7 @@ class _Score(_Find):
             return candidates
         self._deadline.check(step.name)
         limit = self._deadline.within(step.budget_ms)
-        admitted = count if step.pressure is None else step.pressure.admit(count, limit)
+        admitted = count if step.pressure is None else step.pressure.admit(count, self._deadline)
         if admitted < 1:
             raise DeadlineExceeded(f"{step.name} would take longer than the {limit.remaining_ms():.1f} ms left")
         started = time.perf_counter()

@@ -58,6 +58,11 @@ class Trace:
         self.stages.append(StageTrace(stage, kind, round(seconds * 1000, 4), *counts, by_reason, failure))
 
     @property
+    def is_scored(self) -> bool:
+        """Whether a scorer, or one that stood in for it, gave the order."""
+        return any(s.kind is Kind.SCORER and s.failure is None for s in self.stages)
+
+    @property
     def failed(self) -> list[str]:
         """Names of the stages that failed, each once, in order."""
         return list(dict.fromkeys(s.stage for s in self.stages if s.failure))

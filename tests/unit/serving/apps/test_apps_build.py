@@ -108,7 +108,7 @@ def test_a_ranker_of_ones_own_or_none(bundle):
 def test_a_failed_stage_is_stood_in_for_by_the_named_one(bundle):
     ranker = {"use": f"{HERE}:Down", "on_failure": {"use": f"{HERE}:ByRow"}}
     answer = ask(bundle, ranker=ranker)
-    assert (ids(answer), answer.degraded) == (["i01", "i02", "i03"], ["ranker"])
+    assert (ids(answer), answer.served_by, answer.degraded) == (["i01", "i02", "i03"], "ranker", ["ranker"])
 
 
 def test_a_stage_that_must_not_fail_hands_over_to_the_next_link(bundle):

@@ -250,6 +250,36 @@ def test_without_a_deadline_no_budget_is_cut():
     assert run(pipeline(step), "r", Trace()).row.tolist() == [3, 2, 1]
 
 
+def test_a_request_that_waited_long_lowers_the_quality_whatever_budget_its_scorer_has():
+    pressure = Pressure(50.0)
+    step = Step("by_row", ByRow(), budget_ms=50.0, pressure=pressure)
+    run(pipeline(step), "r", Trace(), Deadline.after_ms(60_000, spent_ms=40_000))
+    assert pressure.quality == pytest.approx(0.9)
+    run(pipeline(step), "r", Trace(), Deadline.after_ms(60_000))
+    assert pressure.quality == pytest.approx(0.91)
+
+
+def test_a_source_elsewhere_is_not_left_alone_when_another_one_fails_the_request():
+    ended = []
+
+    class Endless(RemoteRows):
+        async def _wait(self, result):
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                ended.append(True)
+                raise
+
+    async def main():
+        sources = (Step("remote", Endless(Rows()), is_remote=True), Step("bug", Rows(error=TypeError("bug"))))
+        with pytest.raises(TypeError, match="bug"):
+            await run_async(pipeline(sources=sources), "r", Trace())
+        await asyncio.sleep(0)
+        return list(ended)  # by now: the loop's own end would cancel it in any case
+
+    assert asyncio.run(main()) == [True]
+
+
 class Admits(Pressure):
     def __init__(self, count):
         super().__init__()
